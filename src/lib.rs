@@ -1,0 +1,62 @@
+//! viaduct: a SIP load balancer that takes SIP at the driver with XDP and forwards it statelessly.
+//!
+//! # Layers
+//!
+//! ```text
+//!             main  cli  app                               composition; nobody imports it
+//!   admin  generator  neighbor  bpf  datapath              touch the world
+//!        route   forward   balance   affinity              decide, pure
+//!                      packet   sip                        bytes, no allocation
+//!          config  limits  time  net  verdict  metrics     plain data
+//!     xsk  sys                                             UMEM, rings, sockets; know frames only
+//! ```
+//!
+//! Imports go down only; `tests/architecture.rs` holds them to it.
+//!
+//! # Life of a packet
+//!
+//! ```text
+//!            NIC queue q                        user space (one pinned thread per core)
+//!  ┌──────────────────────────┐   XSK    ┌───────────────────────────────────────────────┐
+//!  │ bpf/steer.bpf.c          │ ───────► │ datapath::worker                              │
+//!  │  L2/L3/L4: a VIP?        │          │  packet  → views over Ethernet, IP, UDP       │
+//!  │  source allowed?         │          │  sip     → one pass, fixed index of spans     │
+//!  │  which worker?           │          │  forward → stateless decision + edit list     │
+//!  └───────────┬──────────────┘          │  edit in place, headers into the headroom     │
+//!              │ XDP_PASS                │  → TX ring of the egress interface            │
+//!              ▼                         └───────────▲───────────────────────────────────┘
+//!        kernel stack ── UDP socket on the same VIP ─┘
+//! ```
+//!
+//! Three rules hold the picture together. XDP passes what it does not know, and an ordinary UDP
+//! socket on the same VIP hands it to the same worker code. The fast path is a subset, not a second
+//! opinion: one parser, one routing decision, one editor. Decisions are pure: they take bytes and
+//! `now`, and return bytes and actions.
+
+pub mod limits;
+pub mod metrics;
+pub mod net;
+pub mod time;
+pub mod verdict;
+
+pub mod packet;
+pub mod sip;
+
+pub mod affinity;
+pub mod balance;
+pub mod forward;
+pub mod route;
+
+pub mod config;
+
+pub mod sys;
+pub mod xsk;
+
+pub mod admin;
+pub mod bpf;
+pub mod datapath;
+pub mod generator;
+pub mod neighbor;
+
+pub mod app;
+pub mod cli;

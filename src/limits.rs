@@ -1,0 +1,128 @@
+//! Every bound of viaduct in one place, with its reason and the relations between them.
+//!
+//! Nothing here is read from the configuration; a configured value is checked against these.
+
+// ---- frames and packets -------------------------------------------------------------------------
+
+/// Bytes of one UMEM chunk. A page: "some drivers require frame_size = page_size" (agave), and a
+/// 1,500-byte frame plus both headrooms fits with room to spare.
+pub const FRAME_LEN: usize = 4096;
+
+/// Our part of the headroom in front of a received frame, set at UMEM registration.
+/// With the kernel's part it must hold the worst-case growth of a request, see [`GROWTH_MAX`].
+pub const UMEM_HEADROOM: usize = 512;
+
+/// The kernel's own headroom before received data (`XDP_PACKET_HEADROOM`, linux/bpf.h).
+pub const XDP_PACKET_HEADROOM: usize = 256;
+
+/// Longest link-layer frame that an RX descriptor can carry in one chunk.
+pub const RX_FRAME_LEN_MAX: usize = FRAME_LEN - UMEM_HEADROOM - XDP_PACKET_HEADROOM;
+
+/// Link-layer to transport headers at most: 14 Ethernet + 2 × 4 VLAN + 40 IPv6 + 8 UDP.
+pub const L2_L4_LEN_MAX: usize = 14 + 8 + 40 + 8;
+
+/// Largest UDP payload (65,535 − 8 UDP − 20 IPv4); RFC 3261 §18.1.1 requires accepting it.
+pub const DATAGRAM_LEN_MAX: usize = 65_507;
+
+/// Bytes a forwarded request may grow by: our `Via` (112 over IPv4, 150 over IPv6), two
+/// `Record-Route` rows, a pushed `Route`, `Max-Forwards`, `Max-Breadth`, `received` and `rport`.
+/// Two-armed IPv6 with a pushed Route is about 600 bytes.
+pub const GROWTH_MAX: usize = 640;
+
+const _: () = assert!(GROWTH_MAX + L2_L4_LEN_MAX <= UMEM_HEADROOM + XDP_PACKET_HEADROOM);
+const _: () = assert!(RX_FRAME_LEN_MAX >= 1522);
+
+/// A buffer of the kernel path: the largest datagram plus room to grow.
+pub const KERNEL_BUFFER_LEN: usize = 66 * 1024;
+const _: () = assert!(KERNEL_BUFFER_LEN >= DATAGRAM_LEN_MAX + GROWTH_MAX + L2_L4_LEN_MAX);
+
+/// Kernel-path buffers of one worker: 256 × 66 KiB ≈ 17 MiB of address space, touched when used.
+pub const KERNEL_BUFFERS_PER_WORKER: usize = 256;
+
+/// Frames taken from a ring, decided and sent together (the NAPI weight).
+pub const BATCH: usize = 64;
+
+/// Frames in one slab that moves between a worker's cache and the global pool.
+pub const SLAB: usize = 64;
+
+/// RX and TX ring entries.
+pub const RING_LEN: u32 = 2048;
+
+/// Fill and completion ring entries: twice the RX ring, so that a refill never finds it full
+/// (Firedancer measured 200 ns per frame lost otherwise).
+pub const FILL_RING_LEN: u32 = 2 * RING_LEN;
+const _: () = assert!(RING_LEN.is_power_of_two() && FILL_RING_LEN.is_power_of_two());
+
+/// Entries of a worker's hand-over ring. Full is a counted drop.
+pub const HAND_OVER_RING_LEN: usize = 4096;
+
+/// Workers (pinned threads) of one process.
+pub const WORKERS_MAX: usize = 64;
+
+/// NIC queues of one interface that viaduct serves.
+pub const QUEUES_MAX: usize = 64;
+
+/// Interfaces (arms) of one process.
+pub const INTERFACES_MAX: usize = 8;
+
+// ---- SIP ----------------------------------------------------------------------------------------
+
+/// Header rows in one message. The longest torture message of RFC 4475 has under 40 rows; real
+/// traffic under 60.
+pub const HEADERS_MAX: usize = 192;
+
+/// Bytes of header section (start line to the empty line).
+pub const HEADER_SECTION_LEN_MAX: usize = 48 * 1024;
+
+/// Via values in one message; RFC 3261 §16.6 starts Max-Forwards at 70.
+pub const VIAS_MAX: usize = 100;
+
+/// Edits of one message: Via, two Record-Route, Route in and out, Max-Forwards, Max-Breadth,
+/// received, rport, Request-URI, Content-Length, and as many again.
+pub const EDITS_MAX: usize = 24;
+
+/// Bytes of text all edits of one message insert.
+pub const EDIT_BYTES_MAX: usize = 2048;
+const _: () = assert!(EDIT_BYTES_MAX >= GROWTH_MAX);
+
+/// Longest token (base32hex characters) in the user part of our Record-Route.
+pub const ROUTE_TOKEN_LEN_MAX: usize = 80;
+
+/// Our `Via` row at most, IPv4 (architecture, *Four keys*).
+pub const VIA_ROW_LEN_MAX_IPV4: usize = 112;
+
+/// Our `Record-Route` row at most, IPv4.
+pub const RECORD_ROUTE_ROW_LEN_MAX_IPV4: usize = 96;
+
+// ---- farm ---------------------------------------------------------------------------------------
+
+/// Distinct server names of one process life, removed ones included: a slot is never reused, so
+/// that a pin or a counter never speaks of another server.
+pub const SERVERS_MAX: usize = 4096;
+
+/// Pools of one configuration.
+pub const POOLS_MAX: usize = 64;
+
+/// Listeners of one configuration.
+pub const LISTENERS_MAX: usize = 32;
+
+/// Networks (CIDR) per list in the configuration.
+pub const NETWORKS_MAX: usize = 1024;
+
+/// Weight of a server.
+pub const WEIGHT_MAX: u32 = 1000;
+
+/// Smallest Maglev table: 65,537 is katran's default and prime.
+pub const MAGLEV_TABLE_LEN_MIN: usize = 65_537;
+
+/// Table entries per server at least (Maglev paper: ≤ 1 % imbalance; Cilium's rule).
+pub const MAGLEV_ENTRIES_PER_SERVER: usize = 100;
+
+/// Pins (Call-ID hash → server and mode) held at once, default.
+pub const PINS_DEFAULT: usize = 1 << 20;
+
+/// Pins at most: 16 bytes each, 1 GiB.
+pub const PINS_MAX: usize = 1 << 26;
+
+/// VIP entries (address, port) in the steering program's map.
+pub const VIPS_MAX: usize = 256;

@@ -1,0 +1,216 @@
+//! Counters of the data path: plain memory that one worker writes and anybody reads.
+//!
+//! A [`Counter`] has one writer, so adding is a relaxed load and a relaxed store, no locked
+//! instruction. Readers (the Prometheus page, the report) sum over workers.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::limits::{LISTENERS_MAX, SERVERS_MAX};
+use crate::net::{ListenerIndex, ServerIndex};
+use crate::verdict::DropReason;
+
+/// A monotonic count with a single writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`. Only the owning thread may call it; two writers would lose counts, no more.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(count),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Adds one.
+    #[inline]
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Overwrites the value: for gauges that mirror a kernel statistic.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Labels of the request methods counted, in the order of `sip::Method`. The last is for all others.
+pub const METHODS: [&str; 15] = [
+    "ACK",
+    "BYE",
+    "CANCEL",
+    "INFO",
+    "INVITE",
+    "MESSAGE",
+    "NOTIFY",
+    "OPTIONS",
+    "PRACK",
+    "PUBLISH",
+    "REFER",
+    "REGISTER",
+    "SUBSCRIBE",
+    "UPDATE",
+    "other",
+];
+
+/// Labels of the status classes counted.
+pub const STATUS_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "6xx"];
+
+/// Status codes of our own answers that have a counter each; the last is for all others.
+pub const ANSWERS: [u16; 14] = [
+    200, 400, 403, 404, 416, 420, 480, 482, 483, 500, 501, 503, 505, 0,
+];
+
+/// Counters of one worker.
+#[derive(Debug)]
+pub struct WorkerMetrics {
+    /// Frames received through AF_XDP.
+    pub xdp_in: Counter,
+    /// Frames handed to a TX ring.
+    pub xdp_out: Counter,
+    /// Datagrams received by a kernel socket.
+    pub kernel_in: Counter,
+    /// Datagrams sent by a kernel socket.
+    pub kernel_out: Counter,
+    /// Datagrams on a kernel socket that XDP should have taken: whole and short enough.
+    pub kernel_leak: Counter,
+    /// Messages taken from the hand-over ring.
+    pub hand_over_in: Counter,
+    /// Messages put on another worker's hand-over ring.
+    pub hand_over_out: Counter,
+    /// Drops by reason, indexed by `DropReason as usize`.
+    pub drops: [Counter; DropReason::COUNT],
+    /// Requests received by method, see [`METHODS`].
+    pub requests: [Counter; METHODS.len()],
+    /// Responses received by class, see [`STATUS_CLASSES`].
+    pub responses: [Counter; STATUS_CLASSES.len()],
+    /// Answers of our own by status code, see [`ANSWERS`].
+    pub answers: [Counter; ANSWERS.len()],
+    /// Messages that left the in-place path ("punt"): same worker, ordinary code.
+    pub punted: Counter,
+    /// Pins made, and pins pushed out of a full bucket.
+    pub pins_made: Counter,
+    /// Pins pushed out by newer ones.
+    pub pins_evicted: Counter,
+    /// `sendto` calls on AF_XDP sockets, and how many said "call again".
+    pub tx_kicks: Counter,
+    /// Kicks answered with EAGAIN, EBUSY or ENOBUFS.
+    pub tx_kicks_again: Counter,
+    /// Times the worker went to sleep in `poll`.
+    pub sleeps: Counter,
+    /// Snapshots of the configuration picked up.
+    pub snapshots: Counter,
+    /// By listener.
+    pub listeners: Box<[ListenerMetrics]>,
+    /// By server slot.
+    pub servers: Box<[ServerMetrics]>,
+}
+
+/// Counters of one listener on one worker.
+#[derive(Debug, Default)]
+pub struct ListenerMetrics {
+    /// Messages received.
+    pub messages_in: Counter,
+    /// Messages sent.
+    pub messages_out: Counter,
+}
+
+/// Counters of one server on one worker.
+#[derive(Debug, Default)]
+pub struct ServerMetrics {
+    /// Requests sent to the server.
+    pub requests_out: Counter,
+    /// Requests sent to it because the table chose it: no token, no pin.
+    pub selected: Counter,
+    /// Requests received from it.
+    pub requests_in: Counter,
+    /// Responses received from it by class.
+    pub responses: [Counter; STATUS_CLASSES.len()],
+}
+
+impl WorkerMetrics {
+    /// All zero.
+    pub fn new() -> Self {
+        fn zeros<const N: usize>() -> [Counter; N] {
+            core::array::from_fn(|_| Counter::default())
+        }
+        Self {
+            xdp_in: Counter::default(),
+            xdp_out: Counter::default(),
+            kernel_in: Counter::default(),
+            kernel_out: Counter::default(),
+            kernel_leak: Counter::default(),
+            hand_over_in: Counter::default(),
+            hand_over_out: Counter::default(),
+            drops: zeros(),
+            requests: zeros(),
+            responses: zeros(),
+            answers: zeros(),
+            punted: Counter::default(),
+            pins_made: Counter::default(),
+            pins_evicted: Counter::default(),
+            tx_kicks: Counter::default(),
+            tx_kicks_again: Counter::default(),
+            sleeps: Counter::default(),
+            snapshots: Counter::default(),
+            listeners: (0..LISTENERS_MAX)
+                .map(|_| ListenerMetrics::default())
+                .collect(),
+            servers: (0..SERVERS_MAX).map(|_| ServerMetrics::default()).collect(),
+        }
+    }
+
+    /// Counts a drop.
+    #[inline]
+    pub fn drop(&self, reason: DropReason) {
+        self.drops[reason as usize].increment();
+    }
+
+    /// Counters of a listener.
+    #[inline]
+    pub fn listener(&self, index: ListenerIndex) -> &ListenerMetrics {
+        &self.listeners[usize::from(index.0) % LISTENERS_MAX]
+    }
+
+    /// Counters of a server.
+    #[inline]
+    pub fn server(&self, index: ServerIndex) -> &ServerMetrics {
+        &self.servers[usize::from(index.0) % SERVERS_MAX]
+    }
+
+    /// Counts an answer of our own.
+    pub fn answer(&self, status: u16) {
+        let index = ANSWERS
+            .iter()
+            .position(|code| *code == status)
+            .unwrap_or(ANSWERS.len() - 1);
+        self.answers[index].increment();
+    }
+
+    /// Frames and datagrams received.
+    pub fn received(&self) -> u64 {
+        self.xdp_in.value() + self.kernel_in.value()
+    }
+
+    /// Frames and datagrams sent.
+    pub fn sent(&self) -> u64 {
+        self.xdp_out.value() + self.kernel_out.value()
+    }
+
+    /// All drops.
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().map(Counter::value).sum()
+    }
+}
+
+impl Default for WorkerMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
