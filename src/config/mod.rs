@@ -1,1 +1,235 @@
-//! config
+//! The configuration: what the operator wrote, checked and with every default filled in.
+//!
+//! One TOML file. [`Config::load`] reads and checks it and returns either a [`Config`] or every
+//! fault at once. Plain data: building tables, sockets and threads from it is the work of others.
+//! The commented reference is `deploy/viaduct.toml`, which a test loads.
+
+mod error;
+mod read;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+pub use error::{ConfigError, Fault};
+
+use crate::net::{Network, SocketAddr};
+
+/// A checked configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Number of this node among the nodes that share one configuration.
+    pub node: u8,
+    /// Where the secrets come from.
+    pub secret: Secret,
+    /// Worker threads.
+    pub workers: Workers,
+    /// How packets reach the workers.
+    pub datapath: Datapath,
+    /// Addresses that viaduct serves.
+    pub listeners: Vec<Listener>,
+    /// Farms.
+    pub pools: Vec<Pool>,
+    /// Which requests go to which pool; the first that matches counts.
+    pub routes: Vec<Route>,
+    /// Peers that are neither farm nor strangers: carriers, other proxies.
+    pub trusted: Vec<Network>,
+    /// Prometheus page.
+    pub metrics: Metrics,
+    /// SIP rules with a choice.
+    pub sip: Sip,
+}
+
+/// Where the 32-byte master secret comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// Written in the configuration: the current one first, then older ones whose tokens still count.
+    Hex(Vec<String>),
+    /// In a file of mode 0600, made at first start if it is not there.
+    File(PathBuf),
+}
+
+/// Worker threads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// How many; `None` = one per queue of the busiest interface, at most one per core.
+    pub count: Option<usize>,
+    /// Cores they are pinned to, in order; empty = cores 0, 1, 2 …
+    pub cores: Vec<usize>,
+}
+
+/// How packets reach the workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datapath {
+    /// Which data path.
+    pub mode: Mode,
+    /// Whether AF_XDP sockets are bound in zero-copy mode.
+    pub zero_copy: ZeroCopy,
+    /// Frames of the UMEM; `None` = computed from rings, workers and queues.
+    pub frames: Option<u32>,
+    /// Whether to ask for huge pages for the UMEM.
+    pub hugepages: bool,
+    /// Entries of the pin table.
+    pub pins: usize,
+}
+
+/// Which data path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The best that works: native, else generic, else socket.
+    Auto,
+    /// XDP in the driver, or refuse to start.
+    Native,
+    /// XDP on socket buffers, or refuse to start.
+    Generic,
+    /// Kernel UDP sockets only.
+    Socket,
+}
+
+/// Whether AF_XDP sockets are bound in zero-copy mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroCopy {
+    /// Zero-copy for the whole group if every bind succeeds, else copy for all.
+    Auto,
+    /// Copy mode.
+    Off,
+    /// Zero-copy, or refuse to start.
+    Require,
+}
+
+/// Which side of viaduct a listener faces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Clients, carriers, the internet.
+    Outside,
+    /// The servers.
+    Farm,
+}
+
+/// An address that viaduct serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Name in logs and metrics.
+    pub name: String,
+    /// The bound address and port.
+    pub address: SocketAddr,
+    /// Which side it faces.
+    pub side: Side,
+    /// The address written into Via and Record-Route, if it differs (cloud NAT).
+    pub advertise: Option<SocketAddr>,
+    /// Host names that mean this listener.
+    pub aliases: Vec<String>,
+    /// If not empty, only these sources are served.
+    pub allow: Vec<Network>,
+    /// These sources are not served.
+    pub deny: Vec<Network>,
+}
+
+/// How a server is addressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The packet goes to the server, the Request-URI stays (RFC 3261 §16.6 step 6, override).
+    Destination,
+    /// A Route to the server is pushed.
+    Route,
+    /// The host of the Request-URI is replaced.
+    RequestUri,
+}
+
+/// A farm of servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Name in logs, metrics and routes.
+    pub name: String,
+    /// Members.
+    pub servers: Vec<Server>,
+    /// Source networks of the farm; empty = the servers' own addresses.
+    pub networks: Vec<Network>,
+    /// How a server is addressed.
+    pub reach: Reach,
+    /// Largest request sent over UDP; `None` = no limit (deviation from RFC 3261 §18.1.1).
+    pub udp_max_request: Option<usize>,
+}
+
+/// A member of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Stable name: tokens and pins speak of it, also after a reload.
+    pub name: String,
+    /// Where its SIP port is.
+    pub address: SocketAddr,
+    /// Share of new calls, relative to the others; 0 = none.
+    pub weight: u32,
+}
+
+/// A rule of the route table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Listener the request came to; `None` = any.
+    pub listener: Option<String>,
+    /// Pool it goes to.
+    pub pool: String,
+}
+
+/// Prometheus page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Loopback address of the page; `None` = no page.
+    pub address: Option<SocketAddr>,
+}
+
+/// SIP rules with a choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sip {
+    /// `Max-Breadth` added or capped (RFC 5393 §5.3.3).
+    pub max_breadth: u32,
+    /// Own Vias in a request before it is a loop (482).
+    pub own_vias_max: usize,
+    /// Proxy-Require option tags that the farm understands.
+    pub proxy_require: Vec<String>,
+    /// Answers of our own per second, all sources together; `None` = no limit.
+    pub answers_per_second: Option<u32>,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Every fault found, or why the file could not be read.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
+            file: Some(file.to_owned()),
+            faults: vec![Fault {
+                key: String::new(),
+                value: String::new(),
+                reason: format!("cannot be read: {error}"),
+            }],
+        })?;
+        Self::parse(&text).map_err(|error| ConfigError {
+            file: Some(file.to_owned()),
+            ..error
+        })
+    }
+
+    /// Checks a text.
+    ///
+    /// ```
+    /// let config = viaduct::config::Config::parse(r#"
+    ///     [[listeners]]
+    ///     name = "clients"
+    ///     address = "198.18.0.1:5060"
+    ///     [[pools]]
+    ///     name = "farm"
+    ///     servers = [{ name = "s1", address = "198.18.1.11:5060" }]
+    /// "#)?;
+    /// assert_eq!(config.pools[0].servers[0].weight, 1);
+    /// # Ok::<(), viaduct::config::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Every fault found.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        read::config(text).map_err(|faults| ConfigError { file: None, faults })
+    }
+}

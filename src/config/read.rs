@@ -1,0 +1,427 @@
+//! From TOML to [`Config`]: keys, defaults, ranges, and the checks across sections.
+
+use toml::Table;
+
+use super::reader::{Faults, Reader};
+use super::{
+    Config, Datapath, Fault, Listener, Metrics, Mode, Pool, Reach, Route, Secret, Server, Side,
+    Sip, Workers, ZeroCopy,
+};
+use crate::limits::{
+    LISTENERS_MAX, NETWORKS_MAX, PINS_DEFAULT, PINS_MAX, POOLS_MAX, SERVERS_MAX, WEIGHT_MAX,
+    WORKERS_MAX,
+};
+use crate::net::{Network, SocketAddr, canonical};
+
+/// Where the secret is kept unless the configuration says otherwise.
+const SECRET_FILE: &str = "/var/lib/viaduct/secret";
+
+const ADDRESS: &str = "an address and port such as 198.18.0.1:5060 or [2001:db8::1]:5060";
+const NETWORK: &str = "an address or a CIDR block such as 198.18.0.0/15";
+
+/// Reads a whole file.
+pub(super) fn config(text: &str) -> Result<Config, Vec<Fault>> {
+    let table: Table = text.parse().map_err(|error: toml::de::Error| {
+        let reason = format!("is not TOML: {}", error.to_string().trim_end());
+        vec![Fault {
+            key: String::new(),
+            value: String::new(),
+            reason,
+        }]
+    })?;
+    let faults = Faults::default();
+    let config = root(&Reader::root(&table, &faults), &faults);
+    let faults = faults.into_vec();
+    if faults.is_empty() {
+        Ok(config)
+    } else {
+        Err(faults)
+    }
+}
+
+fn root(root: &Reader<'_>, faults: &Faults) -> Config {
+    let config = Config {
+        node: root.integer("node", 0..=255).unwrap_or(0),
+        secret: secret(root.table("secret")),
+        workers: workers(root.table("workers")),
+        datapath: datapath(root.table("datapath")),
+        listeners: root
+            .tables("listeners")
+            .into_iter()
+            .filter_map(listener)
+            .collect(),
+        pools: root.tables("pools").into_iter().filter_map(pool).collect(),
+        routes: root
+            .tables("routes")
+            .into_iter()
+            .filter_map(route)
+            .collect(),
+        trusted: networks(root, "trusted"),
+        metrics: metrics(root.table("metrics")),
+        sip: sip(root.table("sip")),
+    };
+    root.finish_ref();
+    cross_checks(&config, faults);
+    config
+}
+
+fn secret(table: Reader<'_>) -> Secret {
+    let file = table.string("file");
+    let hex: Option<Vec<String>> = table.list("hex", "a string");
+    let secret = match (file, hex) {
+        (Some(file), Some(_)) => {
+            table.fault(
+                "file",
+                format!("{file:?}"),
+                "cannot stand beside secret.hex",
+            );
+            Secret::File(file.into())
+        }
+        (file, None) => Secret::File(file.unwrap_or(SECRET_FILE).into()),
+        (None, Some(keys)) => {
+            if keys.is_empty() || keys.len() > 16 {
+                table.fault(
+                    "hex",
+                    format!("{} keys", keys.len()),
+                    "is outside 1..=16 keys",
+                );
+            }
+            for (index, key) in keys.iter().enumerate() {
+                if key.len() != 64 || !key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                    // The value itself stays out of logs and terminals.
+                    let reason = "is not 64 hexadecimal digits (32 bytes)";
+                    table.fault(&format!("hex[{index}]"), "", reason);
+                }
+            }
+            Secret::Hex(keys)
+        }
+    };
+    table.finish();
+    secret
+}
+
+fn workers(table: Reader<'_>) -> Workers {
+    let workers = Workers {
+        count: table
+            .integer("count", 1..=WORKERS_MAX as i64)
+            .and_then(|n| usize::try_from(n).ok()),
+        cores: table.integers("cores", 0..=1023).unwrap_or_default(),
+    };
+    if let Some(count) = workers.count
+        && !workers.cores.is_empty()
+        && workers.cores.len() != count
+    {
+        let reason = format!("names {} cores for {count} workers", workers.cores.len());
+        table.fault("cores", "", reason);
+    }
+    table.finish();
+    workers
+}
+
+fn datapath(table: Reader<'_>) -> Datapath {
+    let modes = [
+        ("auto", Mode::Auto),
+        ("native", Mode::Native),
+        ("generic", Mode::Generic),
+        ("socket", Mode::Socket),
+    ];
+    let zero_copies = [
+        ("auto", ZeroCopy::Auto),
+        ("off", ZeroCopy::Off),
+        ("require", ZeroCopy::Require),
+    ];
+    let pins_max = i64::try_from(PINS_MAX).unwrap_or(i64::MAX);
+    let datapath = Datapath {
+        mode: table.choice("mode", &modes).unwrap_or(Mode::Auto),
+        zero_copy: table
+            .choice("zero_copy", &zero_copies)
+            .unwrap_or(ZeroCopy::Auto),
+        frames: table.integer("frames", 4096..=1 << 22),
+        hugepages: table.boolean("hugepages").unwrap_or(true),
+        pins: table
+            .integer("pins", 1024..=pins_max)
+            .and_then(|n| usize::try_from(n).ok())
+            .unwrap_or(PINS_DEFAULT),
+    };
+    table.finish();
+    datapath
+}
+
+/// A name that can stand in a metric label, a log line and a command.
+fn name(table: &Reader<'_>) -> Option<String> {
+    let name = table.required_string("name")?;
+    let fits = (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if !fits {
+        let reason = "is not 1 to 64 letters, digits, '-', '_' or '.'";
+        table.fault("name", format!("{name:?}"), reason);
+    }
+    fits.then(|| name.to_owned())
+}
+
+/// An address and port that must be there; port 0 is not one.
+fn address(table: &Reader<'_>) -> Option<SocketAddr> {
+    table.required_string("address")?;
+    let address: SocketAddr = table.parsed("address", ADDRESS)?;
+    usable_address(table, "address", address)
+}
+
+fn usable_address(table: &Reader<'_>, key: &str, address: SocketAddr) -> Option<SocketAddr> {
+    let ip = canonical(address.ip());
+    if address.port() == 0 {
+        table.fault(key, address, "has port 0");
+        return None;
+    }
+    let broadcast = matches!(ip, core::net::IpAddr::V4(v4) if v4.is_broadcast());
+    if ip.is_unspecified() || ip.is_multicast() || broadcast {
+        table.fault(key, address, "is not the address of one host");
+        return None;
+    }
+    Some(SocketAddr::new(ip, address.port()))
+}
+
+fn networks(table: &Reader<'_>, key: &'static str) -> Vec<Network> {
+    let networks = table.list(key, NETWORK).unwrap_or_default();
+    if networks.len() > NETWORKS_MAX {
+        table.fault(
+            key,
+            format!("{} blocks", networks.len()),
+            format!("is over {NETWORKS_MAX}"),
+        );
+    }
+    networks
+}
+
+fn listener(table: Reader<'_>) -> Option<Listener> {
+    let name = name(&table);
+    let address = address(&table);
+    let sides = [("outside", Side::Outside), ("farm", Side::Farm)];
+    let side = table.choice("side", &sides).unwrap_or(Side::Outside);
+    let advertise = table
+        .parsed("advertise", ADDRESS)
+        .and_then(|address| usable_address(&table, "advertise", address));
+    let aliases: Vec<String> = table.list("aliases", "a host name").unwrap_or_default();
+    for (index, alias) in aliases.iter().enumerate() {
+        let host = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+        if alias.is_empty() || alias.len() > 253 || !alias.bytes().all(host) {
+            table.fault(
+                &format!("aliases[{index}]"),
+                format!("{alias:?}"),
+                "is not a host name",
+            );
+        }
+    }
+    let allow = networks(&table, "allow");
+    let deny = networks(&table, "deny");
+    if let (Some(address), Some(advertise)) = (address, advertise)
+        && address.is_ipv4() != advertise.is_ipv4()
+    {
+        table.fault(
+            "advertise",
+            advertise,
+            format!("is not of the family of {address}"),
+        );
+    }
+    table.finish();
+    Some(Listener {
+        name: name?,
+        address: address?,
+        side,
+        advertise,
+        aliases,
+        allow,
+        deny,
+    })
+}
+
+fn pool(table: Reader<'_>) -> Option<Pool> {
+    let name = name(&table);
+    let reaches = [
+        ("destination", Reach::Destination),
+        ("route", Reach::Route),
+        ("request-uri", Reach::RequestUri),
+    ];
+    let pool = Pool {
+        name: name.clone().unwrap_or_default(),
+        servers: table
+            .tables("servers")
+            .into_iter()
+            .filter_map(server)
+            .collect(),
+        networks: networks(&table, "networks"),
+        reach: table
+            .choice("reach", &reaches)
+            .unwrap_or(Reach::Destination),
+        udp_max_request: table
+            .integer("udp_max_request", 1300..=65_507)
+            .and_then(|n: i64| usize::try_from(n).ok()),
+    };
+    table.finish();
+    name.map(|_| pool)
+}
+
+fn server(table: Reader<'_>) -> Option<Server> {
+    let name = name(&table);
+    let address = address(&table);
+    let weight = table.integer("weight", 0..=WEIGHT_MAX).unwrap_or(1);
+    table.finish();
+    Some(Server {
+        name: name?,
+        address: address?,
+        weight,
+    })
+}
+
+fn route(table: Reader<'_>) -> Option<Route> {
+    let listener = table.string("listener").map(str::to_owned);
+    let pool = table.required_string("pool").map(str::to_owned);
+    table.finish();
+    Some(Route {
+        listener,
+        pool: pool?,
+    })
+}
+
+fn metrics(table: Reader<'_>) -> Metrics {
+    let default = SocketAddr::from(([127, 0, 0, 1], 9464));
+    let enabled = table.boolean("enabled").unwrap_or(true);
+    let address = table.parsed("address", ADDRESS).unwrap_or(default);
+    if !address.ip().is_loopback() {
+        let reason = "is not a loopback address; the page has no authentication";
+        table.fault("address", address, reason);
+    }
+    table.finish();
+    Metrics {
+        address: enabled.then_some(address),
+    }
+}
+
+fn sip(table: Reader<'_>) -> Sip {
+    let sip = Sip {
+        max_breadth: table.integer("max_breadth", 1..=255).unwrap_or(60),
+        own_vias_max: table
+            .integer("own_vias_max", 1..=70)
+            .and_then(|n: i64| usize::try_from(n).ok())
+            .unwrap_or(5),
+        proxy_require: table
+            .list("proxy_require", "an option tag")
+            .unwrap_or_default(),
+        answers_per_second: match table.integer("answers_per_second", 0..=10_000_000_u32) {
+            Some(0) => None,
+            Some(limit) => Some(limit),
+            None => Some(10_000),
+        },
+    };
+    table.finish();
+    sip
+}
+
+/// What no single section can see.
+fn cross_checks(config: &Config, faults: &Faults) {
+    if config.listeners.is_empty() {
+        faults.add("listeners", "", "is empty: at least one listener is needed");
+    }
+    if config.pools.is_empty() {
+        faults.add("pools", "", "is empty: at least one pool is needed");
+    }
+    if config.listeners.len() > LISTENERS_MAX {
+        faults.add(
+            "listeners",
+            config.listeners.len(),
+            format!("is over {LISTENERS_MAX}"),
+        );
+    }
+    if config.pools.len() > POOLS_MAX {
+        faults.add("pools", config.pools.len(), format!("is over {POOLS_MAX}"));
+    }
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let earlier = &config.listeners[..index];
+        if earlier.iter().any(|other| other.name == listener.name) {
+            faults.add(
+                format!("listeners[{index}].name"),
+                &listener.name,
+                "is taken already",
+            );
+        }
+        if earlier
+            .iter()
+            .any(|other| other.address == listener.address)
+        {
+            faults.add(
+                format!("listeners[{index}].address"),
+                listener.address,
+                "is taken already",
+            );
+        }
+    }
+    let mut names: Vec<&str> = Vec::new();
+    let mut servers: std::collections::HashSet<&str> = std::collections::HashSet::new();
+    for (index, pool) in config.pools.iter().enumerate() {
+        if names.contains(&pool.name.as_str()) {
+            faults.add(
+                format!("pools[{index}].name"),
+                &pool.name,
+                "is taken already",
+            );
+        }
+        names.push(&pool.name);
+        if pool.servers.is_empty() {
+            faults.add(format!("pools[{index}].servers"), "", "is empty");
+        }
+        for (member, server) in pool.servers.iter().enumerate() {
+            let path = format!("pools[{index}].servers[{member}]");
+            // A name is one server everywhere: tokens and pins know it by nothing else.
+            if !servers.insert(&server.name) {
+                faults.add(format!("{path}.name"), &server.name, "is taken already");
+            }
+            if config
+                .listeners
+                .iter()
+                .any(|listener| listener.address == server.address)
+            {
+                faults.add(
+                    format!("{path}.address"),
+                    server.address,
+                    "is one of our listeners",
+                );
+            }
+        }
+    }
+    if servers.len() > SERVERS_MAX {
+        faults.add(
+            "pools",
+            format!("{} servers", servers.len()),
+            format!("is over {SERVERS_MAX}"),
+        );
+    }
+    for (index, route) in config.routes.iter().enumerate() {
+        if !names.contains(&route.pool.as_str()) {
+            faults.add(
+                format!("routes[{index}].pool"),
+                &route.pool,
+                "is not the name of a pool",
+            );
+        }
+        if let Some(name) = &route.listener
+            && !config
+                .listeners
+                .iter()
+                .any(|listener| listener.name == *name)
+        {
+            faults.add(
+                format!("routes[{index}].listener"),
+                name,
+                "is not the name of a listener",
+            );
+        }
+    }
+    if config.routes.is_empty() && config.pools.len() > 1 {
+        faults.add(
+            "routes",
+            "",
+            "is empty: with several pools each listener needs a route",
+        );
+    }
+}

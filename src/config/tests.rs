@@ -1,0 +1,141 @@
+//! Good files, bad files, and the message of each fault.
+
+use super::*;
+
+const SMALL: &str = r#"
+    [[listeners]]
+    name = "clients"
+    address = "198.18.0.1:5060"
+    [[pools]]
+    name = "farm"
+    servers = [{ name = "s1", address = "198.18.1.11:5060" }]
+"#;
+
+fn faults(text: &str) -> Vec<String> {
+    match Config::parse(text) {
+        Ok(_) => Vec::new(),
+        Err(error) => error.faults.iter().map(Fault::to_string).collect(),
+    }
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let config = Config::parse(SMALL).unwrap();
+    assert_eq!(config.listeners[0].side, Side::Outside);
+    assert_eq!(config.pools[0].reach, Reach::Destination);
+    assert_eq!(config.pools[0].udp_max_request, None);
+    assert_eq!(config.sip.max_breadth, 60);
+    assert_eq!(
+        config.metrics.address,
+        Some("127.0.0.1:9464".parse().unwrap())
+    );
+    assert_eq!(
+        config.secret,
+        Secret::File("/var/lib/viaduct/secret".into())
+    );
+}
+
+#[test]
+fn the_reference_file_loads() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/viaduct.toml");
+    let config = Config::load(&file).unwrap();
+    assert!(!config.listeners.is_empty() && !config.pools.is_empty());
+}
+
+#[test]
+fn every_fault_is_reported_at_once_with_its_key_path() {
+    let text = r#"
+        nodes = 1
+        [[listeners]]
+        name = "a b"
+        address = "198.18.0.1"
+        side = "inside"
+        [[listeners]]
+        name = "ok"
+        address = "198.18.0.1:0"
+        [[pools]]
+        name = "farm"
+        networks = ["198.18.0.0/99"]
+        servers = [
+          { name = "s1", address = "198.18.1.11:5060", weight = 1001 },
+          { name = "s1", address = "198.18.1.12:5060" },
+        ]
+        [[routes]]
+        pool = "fram"
+    "#;
+    let faults = faults(text);
+    for expected in [
+        "nodes: 1 is not a known key",
+        "listeners[0].name: \"a b\" is not 1 to 64 letters",
+        "listeners[0].address: \"198.18.0.1\" is not an address and port",
+        "listeners[0].side: \"inside\" is not one of outside, farm",
+        "listeners[1].address: 198.18.0.1:0 has port 0",
+        "pools[0].networks[0]: \"198.18.0.0/99\" is not an address or a CIDR block",
+        "pools[0].servers[0].weight: 1001 is outside 0..=1000",
+        "pools[0].servers[1].name: s1 is taken already",
+        "routes[0].pool: fram is not the name of a pool",
+    ] {
+        assert!(
+            faults.iter().any(|fault| fault.starts_with(expected)),
+            "{expected}\n{faults:#?}"
+        );
+    }
+}
+
+#[test]
+fn wrong_types_and_missing_keys_are_named() {
+    let faults = faults("node = \"x\"\nlisteners = 3\n[[pools]]\nservers = [1]\n");
+    for expected in [
+        "node: \"x\" is not an integer",
+        "listeners: 3 is not an array of tables",
+        "pools[0].name: is missing",
+        "pools[0].servers[0]: 1 is not a table",
+    ] {
+        assert!(
+            faults.iter().any(|fault| fault.starts_with(expected)),
+            "{expected}\n{faults:#?}"
+        );
+    }
+}
+
+#[test]
+fn syntax_errors_name_the_line() {
+    let faults = faults("node = \n");
+    assert!(faults[0].contains("line 1"), "{faults:?}");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = Config::load(Path::new("/nonexistent/viaduct.toml")).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("/nonexistent/viaduct.toml: cannot be read")
+    );
+}
+
+#[test]
+fn secrets_are_checked_but_never_printed() {
+    let text = format!("{SMALL}\n[secret]\nhex = [\"hunter2\"]\n");
+    let faults = faults(&text);
+    assert_eq!(faults.len(), 1);
+    assert!(faults[0].starts_with("secret.hex[0]: is not 64 hexadecimal digits"));
+    assert!(!faults[0].contains("hunter2"));
+}
+
+#[test]
+fn weights_at_both_sides_of_the_limit() {
+    let with = |weight: i64| SMALL.replace("5060\" }]", &format!("5060\", weight = {weight} }}]"));
+    assert!(faults(&with(1000)).is_empty());
+    assert!(faults(&with(0)).is_empty());
+    assert_eq!(faults(&with(1001)).len(), 1);
+    assert_eq!(faults(&with(-1)).len(), 1);
+}
+
+#[test]
+fn a_metrics_page_beyond_loopback_is_refused() {
+    let faults = faults(&format!(
+        "{SMALL}\n[metrics]\naddress = \"198.18.0.1:9464\"\n"
+    ));
+    assert!(faults[0].starts_with("metrics.address: 198.18.0.1:9464 is not a loopback address"));
+}
