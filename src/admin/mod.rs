@@ -1,1 +1,111 @@
-//! admin
+//! The Prometheus page on a loopback port.
+//!
+//! Reads counters that the workers own and never makes them wait. The page is text over HTTP
+//! without authentication, so the configuration admits loopback addresses only.
+
+mod prometheus;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+
+use crate::metrics::WorkerMetrics;
+use crate::net::{ServerIndex, SocketAddr};
+
+/// Labels of listeners and servers; replaced at reload, never shrinking for servers.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Listener names by index.
+    pub listeners: Vec<String>,
+    /// Servers by slot, removed ones included.
+    pub servers: Vec<ServerName>,
+}
+
+/// Labels and state of one server.
+#[derive(Clone, Debug)]
+pub struct ServerName {
+    /// Slot of its counters.
+    pub index: ServerIndex,
+    /// Pool.
+    pub pool: String,
+    /// Name.
+    pub server: String,
+    /// `active`, `draining` or `retired`.
+    pub state: &'static str,
+}
+
+/// What the kernel counts for one AF_XDP socket (`XDP_STATISTICS`, linux/if_xdp.h).
+#[derive(Clone, Debug, Default)]
+pub struct SocketStatistics {
+    /// Interface name.
+    pub interface: String,
+    /// Queue.
+    pub queue: u32,
+    /// Worker that owns the socket.
+    pub worker: u8,
+    /// Dropped for other reasons (no room in the frame).
+    pub rx_dropped: u64,
+    /// Dropped because the RX ring was full.
+    pub rx_ring_full: u64,
+    /// Fill ring found empty.
+    pub rx_fill_ring_empty: u64,
+    /// Invalid descriptors on the RX side.
+    pub rx_invalid_descs: u64,
+    /// Invalid descriptors on the TX side.
+    pub tx_invalid_descs: u64,
+    /// TX ring found empty.
+    pub tx_ring_empty: u64,
+}
+
+/// Values read when the page is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Readings {
+    /// Data path obtained, as in `xdp-native-copy`.
+    pub datapath: String,
+    /// Version of the configuration snapshot.
+    pub plan_version: u64,
+    /// Reloads that were refused.
+    pub reloads_refused: u64,
+    /// AF_XDP sockets.
+    pub sockets: Vec<SocketStatistics>,
+    /// Verdicts of the steering program.
+    pub steering: Vec<(&'static str, u64)>,
+    /// Pins held now.
+    pub pins: u64,
+}
+
+/// Everything the page shows.
+pub struct Page {
+    /// Counters, one block a worker.
+    pub workers: Vec<Arc<WorkerMetrics>>,
+    /// Labels.
+    pub names: Arc<ArcSwap<Names>>,
+    /// Values read at each request.
+    pub readings: Box<dyn Fn() -> Readings + Send + Sync>,
+}
+
+impl Page {
+    /// The page as Prometheus text (OpenMetrics 1.0).
+    pub fn text(self: &Arc<Self>) -> String {
+        prometheus::text(self)
+    }
+}
+
+/// Serves the page until the future is dropped.
+///
+/// # Errors
+/// The socket's error if the address cannot be bound or served.
+pub async fn serve(address: SocketAddr, page: Arc<Page>) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    let metrics = move || async move {
+        let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        ([(CONTENT_TYPE, content_type)], page.text())
+    };
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/", get(|| async { "viaduct: see /metrics\n" }));
+    axum::serve(listener, router).await
+}

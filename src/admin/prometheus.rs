@@ -1,0 +1,394 @@
+//! The metrics table: every name, type, label and help text of the page in one place.
+
+use core::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::{Page, Readings};
+use crate::metrics::{ANSWERS, Counter, METHODS, STATUS_CLASSES, WorkerMetrics};
+use crate::verdict::DropReason;
+
+/// The page as text.
+pub(super) fn text(page: &Arc<Page>) -> String {
+    let mut registry = Registry::with_prefix("viaduct");
+    registry.register_collector(Box::new(Snapshot {
+        page: Arc::clone(page),
+    }));
+    let mut text = String::new();
+    // Writing into a String cannot fail.
+    let _infallible = text::encode(&mut text, &registry);
+    text
+}
+
+struct Snapshot {
+    page: Arc<Page>,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").finish_non_exhaustive()
+    }
+}
+
+/// Writes one family after the other.
+struct Families<'a> {
+    encoder: DescriptorEncoder<'a>,
+}
+
+impl Families<'_> {
+    fn family<'l, L: EncodeLabelSet + 'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        metric_type: MetricType,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut descriptor = self
+            .encoder
+            .encode_descriptor(name, help, None, metric_type)?;
+        for (labels, value) in values {
+            let encoder = descriptor.encode_family(&labels)?;
+            match metric_type {
+                MetricType::Counter => ConstCounter::new(value).encode(encoder)?,
+                // A gauge of prometheus-client is signed; ours stay far below.
+                _ => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn counter<'l, L: EncodeLabelSet + 'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        self.family(name, help, MetricType::Counter, values)
+    }
+
+    fn gauge<'l, L: EncodeLabelSet + 'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        self.family(name, help, MetricType::Gauge, values)
+    }
+}
+
+type Worker = (&'static str, String);
+
+/// Name, help and counter of a family with one value a worker.
+type WorkerFamily = (&'static str, &'static str, fn(&WorkerMetrics) -> &Counter);
+
+/// Name, help and counter of a family with one value a server.
+type ServerFamily = (
+    &'static str,
+    &'static str,
+    fn(&WorkerMetrics, usize) -> &Counter,
+);
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let readings = (self.page.readings)();
+        let mut families = Families { encoder };
+        self.process(&mut families, &readings)?;
+        self.traffic(&mut families)?;
+        self.farm(&mut families)?;
+        kernel(&mut families, &readings)
+    }
+}
+
+impl Snapshot {
+    fn per_worker<'a>(
+        &'a self,
+        counter: impl Fn(&WorkerMetrics) -> &Counter + 'a,
+    ) -> impl Iterator<Item = ([Worker; 1], u64)> + 'a {
+        let workers = self.page.workers.iter().enumerate();
+        workers
+            .map(move |(index, worker)| ([("worker", index.to_string())], counter(worker).value()))
+    }
+
+    fn sum(&self, counter: impl Fn(&WorkerMetrics) -> &Counter) -> u64 {
+        self.page
+            .workers
+            .iter()
+            .map(|worker| counter(worker).value())
+            .sum()
+    }
+
+    fn process(&self, families: &mut Families<'_>, readings: &Readings) -> fmt::Result {
+        let info = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("datapath", &readings.datapath),
+        ];
+        families.gauge(
+            "build",
+            "Version and data path obtained; always 1.",
+            [(info, 1)],
+        )?;
+        let none: [(&str, &str); 0] = [];
+        families.gauge(
+            "workers",
+            "Datapath workers.",
+            [(none, self.page.workers.len() as u64)],
+        )?;
+        let version = readings.plan_version;
+        families.gauge(
+            "configuration_version",
+            "Snapshots published so far.",
+            [(none, version)],
+        )?;
+        let refused = readings.reloads_refused;
+        families.counter(
+            "reloads_refused",
+            "Reloads refused; nothing changed.",
+            [(none, refused)],
+        )?;
+        families.gauge(
+            "pins",
+            "Call-IDs pinned to a server now.",
+            [(none, readings.pins)],
+        )
+    }
+
+    fn traffic(&self, families: &mut Families<'_>) -> fmt::Result {
+        let directions: [WorkerFamily; 10] = [
+            ("xdp_in", "Frames received through AF_XDP.", |w| &w.xdp_in),
+            ("xdp_out", "Frames handed to a TX ring.", |w| &w.xdp_out),
+            ("kernel_in", "Datagrams received by a kernel socket.", |w| {
+                &w.kernel_in
+            }),
+            ("kernel_out", "Datagrams sent by a kernel socket.", |w| {
+                &w.kernel_out
+            }),
+            (
+                "kernel_leak",
+                "Kernel datagrams that XDP should have taken.",
+                |w| &w.kernel_leak,
+            ),
+            (
+                "hand_over_in",
+                "Messages received from another worker.",
+                |w| &w.hand_over_in,
+            ),
+            ("hand_over_out", "Messages given to another worker.", |w| {
+                &w.hand_over_out
+            }),
+            ("punted", "Messages that left the in-place path.", |w| {
+                &w.punted
+            }),
+            ("tx_kicks", "Wake-ups of a TX ring.", |w| &w.tx_kicks),
+            ("sleeps", "Times a worker went to sleep.", |w| &w.sleeps),
+        ];
+        for (name, help, counter) in directions {
+            families.counter(name, help, self.per_worker(counter))?;
+        }
+        let reasons = DropReason::ALL.iter();
+        let drops = reasons.map(|reason| {
+            (
+                [("reason", reason.as_str())],
+                self.sum(|w| &w.drops[*reason as usize]),
+            )
+        });
+        families.counter("drops", "Frames and messages dropped, by reason.", drops)?;
+        let methods = METHODS.iter().enumerate();
+        let requests = methods
+            .map(|(index, method)| ([("method", *method)], self.sum(|w| &w.requests[index])));
+        families.counter("requests", "Requests received, by method.", requests)?;
+        let classes = STATUS_CLASSES.iter().enumerate();
+        let responses =
+            classes.map(|(index, class)| ([("class", *class)], self.sum(|w| &w.responses[index])));
+        families.counter(
+            "responses",
+            "Responses received, by status class.",
+            responses,
+        )?;
+        let codes = ANSWERS.iter().enumerate();
+        let answers = codes.map(|(index, code)| {
+            let code = if *code == 0 {
+                "other".to_owned()
+            } else {
+                code.to_string()
+            };
+            ([("code", code)], self.sum(|w| &w.answers[index]))
+        });
+        families.counter("answers", "Answers of our own, by status code.", answers)
+    }
+
+    fn farm(&self, families: &mut Families<'_>) -> fmt::Result {
+        let names = self.page.names.load();
+        let listener = |index: usize, name: &str, in_: bool| {
+            let value = self.sum(|w| {
+                let listener = &w.listeners[index];
+                if in_ {
+                    &listener.messages_in
+                } else {
+                    &listener.messages_out
+                }
+            });
+            let direction = if in_ { "in" } else { "out" };
+            (
+                [
+                    ("listener", name.to_owned()),
+                    ("direction", direction.to_owned()),
+                ],
+                value,
+            )
+        };
+        let listeners = names
+            .listeners
+            .iter()
+            .enumerate()
+            .flat_map(|(index, name)| [listener(index, name, true), listener(index, name, false)]);
+        families.counter("listener_messages", "Messages by listener.", listeners)?;
+
+        let states = names.servers.iter().map(|server| {
+            let labels = [
+                ("pool", server.pool.clone()),
+                ("server", server.server.clone()),
+                ("state", server.state.to_owned()),
+            ];
+            (labels, 1)
+        });
+        families.gauge("server_state", "State of a server; always 1.", states)?;
+        let counters: [ServerFamily; 3] = [
+            ("server_requests", "Requests sent to a server.", |w, i| {
+                &w.servers[i].requests_out
+            }),
+            (
+                "server_selected",
+                "Requests for which the table chose a server.",
+                |w, i| &w.servers[i].selected,
+            ),
+            (
+                "server_requests_in",
+                "Requests received from a server.",
+                |w, i| &w.servers[i].requests_in,
+            ),
+        ];
+        for (name, help, counter) in counters {
+            let values = names.servers.iter().map(|server| {
+                let labels = [
+                    ("pool", server.pool.clone()),
+                    ("server", server.server.clone()),
+                ];
+                (
+                    labels,
+                    self.sum(|w| counter(w, usize::from(server.index.0))),
+                )
+            });
+            families.counter(name, help, values)?;
+        }
+        let responses = names.servers.iter().flat_map(|server| {
+            STATUS_CLASSES.iter().enumerate().map(|(class, label)| {
+                let labels = [
+                    ("pool", server.pool.clone()),
+                    ("server", server.server.clone()),
+                    ("class", (*label).to_owned()),
+                ];
+                let index = usize::from(server.index.0);
+                (labels, self.sum(|w| &w.servers[index].responses[class]))
+            })
+        });
+        families.counter(
+            "server_responses",
+            "Responses from a server, by class.",
+            responses,
+        )
+    }
+}
+
+/// What the kernel counts: the steering program and the AF_XDP sockets.
+fn kernel(families: &mut Families<'_>, readings: &Readings) -> fmt::Result {
+    let steering = readings
+        .steering
+        .iter()
+        .map(|(verdict, count)| ([("verdict", *verdict)], *count));
+    families.counter(
+        "steering",
+        "Packets seen by the XDP program, by verdict.",
+        steering,
+    )?;
+    let sockets = readings.sockets.iter().flat_map(|socket| {
+        let counts = [
+            ("rx_dropped", socket.rx_dropped),
+            ("rx_ring_full", socket.rx_ring_full),
+            ("rx_fill_ring_empty", socket.rx_fill_ring_empty),
+            ("rx_invalid_descs", socket.rx_invalid_descs),
+            ("tx_invalid_descs", socket.tx_invalid_descs),
+            ("tx_ring_empty", socket.tx_ring_empty),
+        ];
+        counts.map(|(what, count)| {
+            let labels = [
+                ("interface", socket.interface.clone()),
+                ("queue", socket.queue.to_string()),
+                ("worker", socket.worker.to_string()),
+                ("what", what.to_owned()),
+            ];
+            (labels, count)
+        })
+    });
+    families.counter("xsk", "XDP_STATISTICS of each AF_XDP socket.", sockets)
+}
+
+#[cfg(test)]
+mod tests {
+    use arc_swap::ArcSwap;
+
+    use super::super::{Names, ServerName, SocketStatistics};
+    use super::*;
+    use crate::net::ServerIndex;
+
+    #[test]
+    fn the_page_shows_every_reason_and_disabled_servers_too() {
+        let worker = Arc::new(WorkerMetrics::new());
+        worker.xdp_in.add(7);
+        worker.as_ref().drop(DropReason::UdpChecksum);
+        worker.server(ServerIndex(3)).requests_out.add(5);
+        let names = Names {
+            listeners: vec!["clients".into()],
+            servers: vec![ServerName {
+                index: ServerIndex(3),
+                pool: "farm".into(),
+                server: "s3".into(),
+                state: "retired",
+            }],
+        };
+        let socket = SocketStatistics {
+            interface: "eth0".into(),
+            ..SocketStatistics::default()
+        };
+        let page = Arc::new(Page {
+            workers: vec![worker],
+            names: Arc::new(ArcSwap::from_pointee(names)),
+            readings: Box::new(move || Readings {
+                datapath: "xdp-native-copy".into(),
+                sockets: vec![socket.clone()],
+                steering: vec![("redirect", 9)],
+                ..Readings::default()
+            }),
+        });
+        let text = page.text();
+        for line in [
+            "viaduct_xdp_in_total{worker=\"0\"} 7",
+            "viaduct_drops_total{reason=\"udp_checksum\"} 1",
+            "viaduct_drops_total{reason=\"truncated\"} 0",
+            "viaduct_server_requests_total{pool=\"farm\",server=\"s3\"} 5",
+            "viaduct_server_state{pool=\"farm\",server=\"s3\",state=\"retired\"} 1",
+            "viaduct_steering_total{verdict=\"redirect\"} 9",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        for reason in DropReason::ALL {
+            assert!(text.contains(&format!("reason=\"{}\"", reason.as_str())));
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}
