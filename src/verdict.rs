@@ -49,6 +49,8 @@ drop_reasons! {
     IpChecksum = "ip_checksum",
     /// The UDP checksum is wrong.
     UdpChecksum = "udp_checksum",
+    /// A source that no answer can reach: multicast, broadcast, loopback, IPv4-mapped, port 0.
+    SourceInvalid = "source_invalid",
     /// Addressed to no listener of ours.
     NotOurs = "not_ours",
 

@@ -1,0 +1,325 @@
+//! The edit list: changes to a payload, collected first and applied in one pass.
+//!
+//! A forwarded request gains a `Via` after its start line, perhaps a `Record-Route`, a changed
+//! Max-Forwards; a response loses its top `Via`. All of these stand near the front, so the bytes
+//! *before* the last edit move, toward the headroom or away from it, each at most once, and the long
+//! rest stays where it is.
+//!
+//! ```text
+//!   before            │ request line │ Via: a… (many rows and the body) │
+//!   edits                            ^ insert "Via: us…"
+//!   after   │ request line │ Via: us… │ Via: a… (has not moved)         │
+//! ```
+//!
+//! A list is fixed in size and reused for every message; nothing allocates. A change that does not
+//! fit or overlaps another *poisons* the list: the first error stays and [`EditList::apply`] returns
+//! it without touching the buffer, so that the code which composes rows needs no `?` on every word.
+
+use core::fmt;
+use core::ops::Range;
+
+use arrayvec::ArrayVec;
+
+use super::Buffer;
+use crate::limits::{EDIT_BYTES_MAX, EDITS_MAX};
+use crate::net::IpAddr;
+use crate::verdict::DropReason;
+
+/// Why an edit list could not be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EditError {
+    /// The result needs more headroom than the buffer has.
+    NoRoom,
+    /// Text was pushed while no edit was open.
+    NotOpen,
+    /// An edit reaches behind the end of the payload, or its range is reversed.
+    OutOfRange,
+    /// Two edits delete the same byte, or one inserts inside what another deletes.
+    Overlap,
+    /// More than [`EDIT_BYTES_MAX`] bytes of text.
+    TooMuchText,
+    /// More than [`EDITS_MAX`] edits.
+    TooManyEdits,
+}
+
+impl From<EditError> for DropReason {
+    fn from(_: EditError) -> Self {
+        Self::NoRoom
+    }
+}
+
+/// One change: the bytes `at..end` give way to a piece of the list's text.
+#[derive(Clone, Copy, Debug)]
+struct Edit {
+    at: u32,
+    end: u32,
+    text_start: u16,
+    text_end: u16,
+}
+
+const _: () = assert!(EDIT_BYTES_MAX <= u16::MAX as usize);
+
+impl Edit {
+    fn text_len(&self) -> usize {
+        usize::from(self.text_end - self.text_start)
+    }
+}
+
+/// A kept segment on its way, in offsets of the buffer's memory.
+#[derive(Clone, Copy)]
+struct Move {
+    src: usize,
+    len: usize,
+    dst: usize,
+}
+
+/// Changes to one payload, kept sorted by place.
+///
+/// Offsets are those of the payload *before* any change; edits may be added in any order.
+/// Insertions at one place come out in the order they were added, and before the replacement of a
+/// range that starts there.
+#[derive(Debug, Default)]
+pub struct EditList {
+    // INVARIANT: sorted by (at, end), and no edit begins before the one in front of it ends.
+    edits: ArrayVec<Edit, EDITS_MAX>,
+    text: ArrayVec<u8, EDIT_BYTES_MAX>,
+    /// The edit whose text is being composed: its text is the last in `text`.
+    open: Option<usize>,
+    error: Option<EditError>,
+}
+
+impl EditList {
+    /// An empty list.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets all edits and the error, if there was one.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.edits.clear();
+        self.text.clear();
+        self.open = None;
+        self.error = None;
+    }
+
+    /// Whether there is nothing to apply.
+    pub fn is_empty(&self) -> bool {
+        self.edits.is_empty() && self.error.is_none()
+    }
+
+    /// The error that has poisoned the list.
+    pub fn error(&self) -> Option<EditError> {
+        self.error
+    }
+
+    /// Bytes that the payload will grow by; negative if it shrinks.
+    pub fn growth(&self) -> isize {
+        let deleted: usize = self
+            .edits
+            .iter()
+            .map(|edit| (edit.end - edit.at) as usize)
+            .sum();
+        self.text.len().cast_signed() - deleted.cast_signed()
+    }
+
+    /// Deletes `range`.
+    pub fn delete(&mut self, range: Range<usize>) {
+        self.replace(range, b"");
+    }
+
+    /// Inserts `text` in front of the byte at `at`.
+    pub fn insert(&mut self, at: usize, text: &[u8]) {
+        self.replace(at..at, text);
+    }
+
+    /// Puts `text` in the place of `range`.
+    pub fn replace(&mut self, range: Range<usize>, text: &[u8]) {
+        match range.end.checked_sub(range.start) {
+            Some(delete_len) => {
+                self.begin(range.start, delete_len);
+                self.push(text);
+                self.end();
+            }
+            None => self.poison(EditError::OutOfRange),
+        }
+    }
+
+    /// Begins an edit at `at` that deletes `delete_len` bytes and inserts what is pushed from now
+    /// on. An edit that was open ends.
+    pub fn begin(&mut self, at: usize, delete_len: usize) {
+        let (Ok(at), Ok(end)) = (
+            u32::try_from(at),
+            u32::try_from(at.saturating_add(delete_len)),
+        ) else {
+            return self.poison(EditError::OutOfRange);
+        };
+        let index = self
+            .edits
+            .partition_point(|edit| (edit.at, edit.end) <= (at, end));
+        let overlaps = self.edits[..index]
+            .last()
+            .is_some_and(|before| before.end > at)
+            || self.edits[index..]
+                .first()
+                .is_some_and(|after| after.at < end);
+        if overlaps {
+            return self.poison(EditError::Overlap);
+        }
+        let text_at = self.text_len();
+        let edit = Edit {
+            at,
+            end,
+            text_start: text_at,
+            text_end: text_at,
+        };
+        match self.edits.try_insert(index, edit) {
+            Ok(()) => self.open = Some(index),
+            Err(_) => self.poison(EditError::TooManyEdits),
+        }
+    }
+
+    /// Appends `text` to the open edit.
+    #[inline]
+    pub fn push(&mut self, text: &[u8]) {
+        let Some(edit) = self.open.and_then(|index| self.edits.get_mut(index)) else {
+            return self.poison(EditError::NotOpen);
+        };
+        if self.text.try_extend_from_slice(text).is_err() {
+            return self.poison(EditError::TooMuchText);
+        }
+        edit.text_end = text_len(&self.text);
+    }
+
+    /// Appends `value` in decimal to the open edit.
+    pub fn push_decimal(&mut self, value: u32) {
+        let mut digits = [0; 10];
+        let mut first = digits.len();
+        let mut rest = value;
+        for (index, digit) in digits.iter_mut().enumerate().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            first = index;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.push(&digits[first..]);
+    }
+
+    /// Appends `address` to the open edit: dotted decimal, or RFC 5952 text without brackets.
+    pub fn push_ip(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(v4) => {
+                for (index, octet) in v4.octets().into_iter().enumerate() {
+                    if index > 0 {
+                        self.push(b".");
+                    }
+                    self.push_decimal(u32::from(octet));
+                }
+            }
+            // An error has poisoned the list already.
+            IpAddr::V6(v6) => drop(fmt::Write::write_fmt(self, format_args!("{v6}"))),
+        }
+    }
+
+    /// Ends the open edit.
+    #[inline]
+    pub fn end(&mut self) {
+        self.open = None;
+    }
+
+    /// Applies all edits to `buffer`. The end of the payload stays where it is in memory, its start
+    /// moves by the growth.
+    ///
+    /// # Errors
+    /// The error that poisoned the list, or that it does not fit this payload and its headroom. The
+    /// buffer is then unchanged.
+    pub fn apply(&self, buffer: &mut Buffer<'_>) -> Result<(), EditError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let Some(last) = self.edits.last() else {
+            return Ok(());
+        };
+        if last.end as usize > buffer.len() {
+            return Err(EditError::OutOfRange);
+        }
+        let base = buffer.start();
+        let start = base
+            .checked_add_signed(-self.growth())
+            .ok_or(EditError::NoRoom)?;
+
+        // Where each kept segment in front of an edit goes; the texts stand between them.
+        let mut moves = ArrayVec::<Move, EDITS_MAX>::new();
+        let (mut src, mut dst) = (base, start);
+        for edit in &self.edits {
+            let len = base + edit.at as usize - src;
+            moves.push(Move { src, len, dst });
+            src = base + edit.end as usize;
+            dst += len + edit.text_len();
+        }
+        debug_assert_eq!(src, dst, "the rest after the last edit stays");
+
+        let bytes = buffer.bytes_mut();
+        let mut rest = moves.as_slice();
+        while let Some((first, others)) = rest.split_first() {
+            if first.dst <= first.src {
+                // Toward the headroom: what it may overwrite lies before it and has moved already.
+                first.apply(bytes);
+                rest = others;
+            } else {
+                // Away from the headroom: a run of such segments goes from its end, so that each
+                // lands where the next has left. A segment behind the run is never overwritten: its
+                // destination is after this one's and itself not after its source.
+                let run = rest.iter().take_while(|kept| kept.dst > kept.src).count();
+                let (run, behind) = rest.split_at(run);
+                run.iter().rev().for_each(|kept| kept.apply(bytes));
+                rest = behind;
+            }
+        }
+        for (edit, kept) in self.edits.iter().zip(&moves) {
+            let at = kept.dst + kept.len;
+            let text = &self.text[usize::from(edit.text_start)..usize::from(edit.text_end)];
+            bytes[at..at + text.len()].copy_from_slice(text);
+        }
+        buffer.set_start(start);
+        Ok(())
+    }
+
+    fn text_len(&self) -> u16 {
+        text_len(&self.text)
+    }
+
+    fn poison(&mut self, error: EditError) {
+        self.error.get_or_insert(error);
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "EDIT_BYTES_MAX fits, asserted above"
+)]
+fn text_len(text: &ArrayVec<u8, EDIT_BYTES_MAX>) -> u16 {
+    text.len() as u16
+}
+
+impl Move {
+    fn apply(&self, bytes: &mut [u8]) {
+        if self.src != self.dst {
+            bytes.copy_within(self.src..self.src + self.len, self.dst);
+        }
+    }
+}
+
+/// Appends formatted text to the open edit.
+impl fmt::Write for EditList {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text.as_bytes());
+        if self.error.is_some() {
+            Err(fmt::Error)
+        } else {
+            Ok(())
+        }
+    }
+}
