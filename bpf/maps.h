@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/*
+ * Maps and load-time constants: who writes, who reads, how large and why.
+ */
+#ifndef VIADUCT_MAPS_H
+#define VIADUCT_MAPS_H
+
+#include <bpf/bpf_helpers.h>
+
+#include "consts.h"
+#include "structs.h"
+
+/* ---- fixed at load: the verifier sees constants and removes dead branches ------------------- */
+
+/* Interfaces by position; 0 ends the list. Each (interface, queue) has sockets of its own. */
+const volatile __u32 interfaces[INTERFACES_MAX];
+
+/* RX queues served per interface, and workers. */
+const volatile __u32 queues = 1;
+const volatile __u32 workers = 1;
+
+/* Longest frame that fits one UMEM chunk behind both headrooms. */
+const volatile __u32 frame_len_max = 1522;
+
+/* ---- live ------------------------------------------------------------------------------------ */
+
+/* The kill switch. Written by the loader and by an operator's hand:
+ * `bpftool map update name control key 0 0 0 0 value 0 0 0 0` lets the kernel have everything. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} control SEC(".maps");
+
+/* Bound addresses of the listeners. Written at start and on reload, read per UDP datagram.
+ * Size: limits::VIPS_MAX, set by the loader. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, struct vip_key);
+	__type(value, struct vip);
+} vips SEC(".maps");
+
+/* Networks of all source lists. Written at start and on reload, read per datagram to a VIP that has
+ * a list. Size: limits, set by the loader; memory is taken per entry (tries are never preallocated). */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct source_key);
+	__type(value, __u32);
+} sources SEC(".maps");
+
+/* Sockets at (interface × queues + queue) × workers + worker. Written once, before the program is
+ * attached; the kernel empties a slot when its socket is closed. Size set by the loader. */
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} xsks SEC(".maps");
+
+/* Frames by verdict. Written here, each CPU its own copy; read and summed by the metrics page. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, VERDICT_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} verdicts SEC(".maps");
+
+#endif
