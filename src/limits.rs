@@ -126,3 +126,8 @@ pub const PINS_MAX: usize = 1 << 26;
 
 /// VIP entries (address, port) in the steering program's map.
 pub const VIPS_MAX: usize = 256;
+const _: () = assert!(VIPS_MAX >= LISTENERS_MAX);
+
+/// Networks in all source lists of the steering program together: an allow and a deny list of full
+/// length for every listener.
+pub const SOURCE_NETWORKS_MAX: usize = 2 * LISTENERS_MAX * NETWORKS_MAX;

@@ -1,0 +1,284 @@
+//! Twins of what `bpf/consts.h` and `bpf/structs.h` declare.
+//!
+//! Sizes and offsets are asserted on both sides with the same numbers; the loader compares the sizes
+//! with the maps it has loaded. Keys are built as bytes here and nowhere else.
+
+use core::mem::{offset_of, size_of};
+
+use crate::net::{IpAddr, ListenerIndex, Network, SocketAddr, canonical};
+
+/// `FAMILY_IPV4`, `FAMILY_IPV6`.
+const FAMILY_IPV4: u16 = 4;
+const FAMILY_IPV6: u16 = 6;
+
+/// `SOURCE_KEY_FIXED_BITS`: the bits of `list` and `family` in front of the address.
+const SOURCE_KEY_FIXED_BITS: u32 = 64;
+
+macro_rules! steer_verdicts {
+    ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
+        /// What the steering program did with a frame: `enum steer_verdict`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum SteerVerdict { $($(#[$doc])* $name,)* }
+
+        impl SteerVerdict {
+            /// Every verdict, in the order of its counter.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+            /// How many verdicts there are: `VERDICT_COUNT`.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The metric label.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+        }
+    };
+}
+
+steer_verdicts! {
+    /// Given to the AF_XDP socket of a worker.
+    Redirected = "redirected",
+    /// Passed to the kernel: the kill switch is off.
+    Disabled = "disabled",
+    /// Passed: the frame ends inside its headers.
+    Truncated = "truncated",
+    /// Passed: neither IPv4 nor IPv6 under at most two VLAN tags.
+    NotIp = "not_ip",
+    /// Passed: IPv4 options, an IPv6 extension header, or a version that is neither.
+    IpOptions = "ip_options",
+    /// Passed: a fragment, which the kernel reassembles.
+    Fragment = "fragment",
+    /// Passed: TCP, ICMP and other protocols.
+    NotUdp = "not_udp",
+    /// Passed: UDP to an address and port that no listener has.
+    NotVip = "not_vip",
+    /// Passed: longer than a UMEM chunk takes.
+    TooLong = "too_long",
+    /// Passed: no socket in the slot of the interface, queue and worker.
+    NoSocket = "no_socket",
+    /// Dropped: the source is on the listener's deny list.
+    Denied = "denied",
+    /// Dropped: the listener has an allow list and the source is not on it.
+    NotAllowed = "not_allowed",
+}
+
+/// What the program returns for a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Action {
+    /// `XDP_ABORTED`: the program failed. Ours never says so.
+    Aborted = 0,
+    /// `XDP_DROP`.
+    Drop = 1,
+    /// `XDP_PASS`: the kernel stack gets the frame.
+    Pass = 2,
+    /// `XDP_TX`: never used.
+    Transmit = 3,
+    /// `XDP_REDIRECT`: a socket gets the frame.
+    Redirect = 4,
+}
+
+impl Action {
+    /// From the number that the program returned.
+    pub(super) const fn from_u32(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Aborted,
+            1 => Self::Drop,
+            2 => Self::Pass,
+            3 => Self::Transmit,
+            4 => Self::Redirect,
+            _ => return None,
+        })
+    }
+}
+
+impl SteerVerdict {
+    /// The action that goes with the verdict.
+    pub const fn action(self) -> Action {
+        match self {
+            Self::Redirected => Action::Redirect,
+            Self::Denied | Self::NotAllowed => Action::Drop,
+            _ => Action::Pass,
+        }
+    }
+}
+
+/// `struct address` with its family beside it, as both keys have it.
+fn address_bytes(address: IpAddr) -> ([u8; 16], u16) {
+    match canonical(address) {
+        IpAddr::V4(v4) => {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&v4.octets());
+            (bytes, FAMILY_IPV4)
+        }
+        IpAddr::V6(v6) => (v6.octets(), FAMILY_IPV6),
+    }
+}
+
+/// `struct vip_key`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub(super) struct VipKey {
+    address: [u8; 16],
+    port: [u8; 2],
+    family: [u8; 2],
+}
+
+const _: () = assert!(size_of::<VipKey>() == 20);
+const _: () = assert!(offset_of!(VipKey, port) == 16);
+const _: () = assert!(offset_of!(VipKey, family) == 18);
+
+impl VipKey {
+    pub(super) fn new(address: SocketAddr) -> Self {
+        let (bytes, family) = address_bytes(address.ip());
+        Self {
+            address: bytes,
+            port: address.port().to_be_bytes(),
+            family: family.to_ne_bytes(),
+        }
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; size_of::<Self>()] {
+        let mut bytes = [0; size_of::<Self>()];
+        bytes[..16].copy_from_slice(&self.address);
+        bytes[16..18].copy_from_slice(&self.port);
+        bytes[18..].copy_from_slice(&self.family);
+        bytes
+    }
+}
+
+/// `struct vip`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(super) struct VipValue {
+    listener: u16,
+    flags: u16,
+    deny: u32,
+    allow: u32,
+}
+
+const _: () = assert!(size_of::<VipValue>() == 12);
+const _: () = assert!(offset_of!(VipValue, deny) == 4);
+const _: () = assert!(offset_of!(VipValue, allow) == 8);
+
+impl VipValue {
+    /// Lists are numbers from `sources`, 0 for none.
+    pub(super) fn new(listener: ListenerIndex, deny: u32, allow: u32) -> Self {
+        Self {
+            listener: u16::from(listener.0),
+            flags: 0,
+            deny,
+            allow,
+        }
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; size_of::<Self>()] {
+        let mut bytes = [0; size_of::<Self>()];
+        bytes[..2].copy_from_slice(&self.listener.to_ne_bytes());
+        bytes[2..4].copy_from_slice(&self.flags.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.deny.to_ne_bytes());
+        bytes[8..].copy_from_slice(&self.allow.to_ne_bytes());
+        bytes
+    }
+}
+
+/// `struct source_key`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(super) struct SourceKey {
+    prefix_len: u32,
+    list: u32,
+    family: u32,
+    address: [u8; 16],
+}
+
+const _: () = assert!(size_of::<SourceKey>() == 28);
+const _: () = assert!(offset_of!(SourceKey, list) == 4);
+const _: () = assert!(offset_of!(SourceKey, family) == 8);
+const _: () = assert!(offset_of!(SourceKey, address) == 12);
+
+impl SourceKey {
+    pub(super) fn new(list: u32, network: &Network) -> Self {
+        let (address, family) = address_bytes(network.address());
+        Self {
+            prefix_len: SOURCE_KEY_FIXED_BITS + u32::from(network.prefix_len()),
+            list,
+            family: u32::from(family),
+            address,
+        }
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; size_of::<Self>()] {
+        let mut bytes = [0; size_of::<Self>()];
+        bytes[..4].copy_from_slice(&self.prefix_len.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.list.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&self.family.to_ne_bytes());
+        bytes[12..].copy_from_slice(&self.address);
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONSTS: &str = include_str!("../../bpf/consts.h");
+    const STRUCTS: &str = include_str!("../../bpf/structs.h");
+
+    /// Value of `#define name value`.
+    fn define(text: &str, name: &str) -> u32 {
+        let value = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("#define "))
+            .find_map(|rest| rest.strip_prefix(name)?.strip_prefix(' '))
+            .unwrap();
+        value.trim().parse().unwrap()
+    }
+
+    #[test]
+    fn constants_equal_the_header() {
+        assert_eq!(define(CONSTS, "FAMILY_IPV4"), u32::from(FAMILY_IPV4));
+        assert_eq!(define(CONSTS, "FAMILY_IPV6"), u32::from(FAMILY_IPV6));
+        assert_eq!(
+            define(STRUCTS, "SOURCE_KEY_FIXED_BITS"),
+            SOURCE_KEY_FIXED_BITS
+        );
+        assert_eq!(
+            define(CONSTS, "INTERFACES_MAX") as usize,
+            crate::limits::INTERFACES_MAX
+        );
+    }
+
+    #[test]
+    fn verdicts_equal_the_header_in_name_and_order() {
+        let in_header: Vec<String> = CONSTS
+            .lines()
+            .filter_map(|line| line.strip_prefix("\tVERDICT_"))
+            .map(|rest| rest.trim_end_matches([',', ' ', '0', '=']).to_lowercase())
+            .collect();
+        let mut here: Vec<String> = SteerVerdict::ALL
+            .iter()
+            .map(|verdict| verdict.as_str().to_owned())
+            .collect();
+        here.push("count".to_owned());
+        assert_eq!(in_header, here);
+    }
+
+    #[test]
+    fn only_denied_sources_are_dropped() {
+        for verdict in SteerVerdict::ALL {
+            let dropped = *verdict as u32 >= SteerVerdict::Denied as u32;
+            assert_eq!(dropped, verdict.action() == Action::Drop, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn mapped_addresses_are_ipv4() {
+        let plain = VipKey::new("198.18.0.1:5060".parse().unwrap());
+        let mapped = VipKey::new("[::ffff:198.18.0.1]:5060".parse().unwrap());
+        assert_eq!(plain, mapped);
+        let bytes = plain.to_bytes();
+        assert_eq!(bytes[..5], [198, 18, 0, 1, 0]);
+        assert_eq!(bytes[16..18], [0x13, 0xc4]);
+    }
+}

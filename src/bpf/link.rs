@@ -1,0 +1,177 @@
+//! Attaching a program to an interface by `bpf_link`.
+//!
+//! A link lives as long as its file descriptor: when the process ends, however it ends, the kernel
+//! detaches the program and the interface is as it was.
+
+use core::ffi::CStr;
+use core::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use libbpf_rs::libbpf_sys;
+
+use super::error::{BpfError, attach_remedy};
+
+/// Where in the receive path the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachMode {
+    /// In the driver, before the kernel makes a socket buffer.
+    Native,
+    /// In the kernel's generic hook, after it: works with every driver, and slower.
+    Generic,
+}
+
+impl AttachMode {
+    /// The name in the configuration and in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+
+    const fn flags(self) -> u32 {
+        match self {
+            Self::Native => libbpf_sys::XDP_FLAGS_DRV_MODE,
+            Self::Generic => libbpf_sys::XDP_FLAGS_SKB_MODE,
+        }
+    }
+}
+
+impl fmt::Display for AttachMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A program attached to an interface. Dropping it detaches the program.
+#[derive(Debug)]
+#[must_use = "dropping a link detaches the program"]
+pub struct Link {
+    // Held for what closing it does.
+    _fd: OwnedFd,
+    ifindex: u32,
+    mode: AttachMode,
+}
+
+impl Link {
+    /// Attaches `program` to the interface of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`BpfError::Occupied`] if another program is there, else [`BpfError::Attach`].
+    pub(super) fn attach(
+        program: BorrowedFd<'_>,
+        ifindex: u32,
+        mode: AttachMode,
+    ) -> Result<Self, BpfError> {
+        let options = libbpf_sys::bpf_link_create_opts {
+            sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+            flags: mode.flags(),
+            ..Default::default()
+        };
+        let target = i32::try_from(ifindex).unwrap_or(0);
+        // SAFETY: `options` is initialised, says its own size, and outlives the call, which reads it
+        // only; the program's descriptor is open as long as the borrow.
+        let ret = unsafe {
+            libbpf_sys::bpf_link_create(
+                program.as_raw_fd(),
+                target,
+                libbpf_sys::BPF_XDP,
+                &raw const options,
+            )
+        };
+        if ret < 0 {
+            return Err(refused(io::Error::from_raw_os_error(-ret), ifindex, mode));
+        }
+        // SAFETY: the call returned a new descriptor that nobody else owns.
+        let fd = unsafe { OwnedFd::from_raw_fd(ret) };
+        Ok(Self {
+            _fd: fd,
+            ifindex,
+            mode,
+        })
+    }
+
+    /// The interface.
+    pub fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// The mode it was attached in.
+    pub fn mode(&self) -> AttachMode {
+        self.mode
+    }
+}
+
+/// The error for a refused attachment, with the program that is in the way if there is one.
+fn refused(cause: io::Error, ifindex: u32, mode: AttachMode) -> BpfError {
+    let interface = interface_name(ifindex);
+    // EBUSY: a link or a program is attached in this mode; EEXIST: one is in the other mode.
+    if let Some(libc::EBUSY | libc::EEXIST) = cause.raw_os_error()
+        && let Some(program) = attached_program(ifindex)
+    {
+        return BpfError::Occupied { interface, program };
+    }
+    BpfError::Attach {
+        interface,
+        mode,
+        remedy: attach_remedy(&cause, mode),
+        cause,
+    }
+}
+
+/// The name of an interface, or its number where it has none any more.
+fn interface_name(ifindex: u32) -> String {
+    let mut buffer = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the IF_NAMESIZE bytes that the call may write.
+    let name = unsafe { libc::if_indextoname(ifindex, buffer.as_mut_ptr().cast()) };
+    if name.is_null() {
+        return format!("#{ifindex}");
+    }
+    match CStr::from_bytes_until_nul(&buffer) {
+        Ok(name) => name.to_string_lossy().into_owned(),
+        Err(_) => format!("#{ifindex}"),
+    }
+}
+
+/// Id, name and mode of the XDP program on an interface.
+fn attached_program(ifindex: u32) -> Option<String> {
+    let mut query = libbpf_sys::bpf_xdp_query_opts {
+        sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    let target = i32::try_from(ifindex).ok()?;
+    // SAFETY: `query` says its own size and is ours to be written for the time of the call.
+    let ret = unsafe { libbpf_sys::bpf_xdp_query(target, 0, &raw mut query) };
+    if ret < 0 {
+        return None;
+    }
+    let (id, mode) = [
+        (query.drv_prog_id, "native"),
+        (query.skb_prog_id, "generic"),
+        (query.hw_prog_id, "offloaded"),
+        (query.prog_id, "unknown"),
+    ]
+    .into_iter()
+    .find(|(id, _)| *id != 0)?;
+    let name = program_name(id).unwrap_or_else(|| "name not readable".to_owned());
+    Some(format!("id {id}, {name}, {mode} mode"))
+}
+
+fn program_name(id: u32) -> Option<String> {
+    // SAFETY: takes a number, returns a new descriptor or a negative error.
+    let ret = unsafe { libbpf_sys::bpf_prog_get_fd_by_id(id) };
+    if ret < 0 {
+        return None;
+    }
+    // SAFETY: the call returned a new descriptor that nobody else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(ret) };
+    let info = super::program_info(&fd)?;
+    let name: Vec<u8> = info
+        .name
+        .iter()
+        .map(|byte| byte.to_ne_bytes()[0])
+        .take_while(|byte| *byte != 0)
+        .collect();
+    Some(format!("`{}`", String::from_utf8_lossy(&name)))
+}

@@ -1,0 +1,627 @@
+//! The loaded steering program and its maps.
+//!
+//! After loading, only file descriptors are kept: the kernel holds program and maps for as long as
+//! one of them, or a link, is open. All updates are live; the order in which they are made is what
+//! keeps a reload whole, see [`SteerProgram::replace_vips`].
+
+use core::mem::MaybeUninit;
+use core::time::Duration;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject, PrintLevel, libbpf_sys, set_print};
+
+use super::error::{BpfError, load_remedy};
+use super::layout::{Action, SourceKey, SteerVerdict, VipKey, VipValue};
+use super::link::{AttachMode, Link};
+use super::skeleton::SteerSkelBuilder;
+use crate::limits::{
+    INTERFACES_MAX, QUEUES_MAX, RX_FRAME_LEN_MAX, SOURCE_NETWORKS_MAX, VIPS_MAX, WORKERS_MAX,
+};
+use crate::net::{ListenerIndex, Network, SocketAddr};
+
+/// What cannot change while the program is loaded.
+#[derive(Clone, Debug)]
+pub struct SteerConfig {
+    /// Interfaces by index, in the order of their slots.
+    pub interfaces: Vec<u32>,
+    /// RX queues served on each interface: the most that any of them has.
+    pub queues: u32,
+    /// Workers.
+    pub workers: u32,
+    /// Longest frame that goes to a socket; longer ones go to the kernel.
+    pub frame_len_max: u32,
+}
+
+impl SteerConfig {
+    /// For these interfaces, queues and workers, with the frame length of `limits.rs`.
+    pub fn new(interfaces: Vec<u32>, queues: u32, workers: u32) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "a chunk is a page")]
+        const FRAME_LEN_MAX: u32 = RX_FRAME_LEN_MAX as u32;
+        const _: () = assert!(RX_FRAME_LEN_MAX <= u16::MAX as usize);
+        Self {
+            interfaces,
+            queues,
+            workers,
+            frame_len_max: FRAME_LEN_MAX,
+        }
+    }
+
+    /// The worker that the program gives a queue's datagrams to.
+    pub fn worker_of(&self, queue: u32) -> u32 {
+        queue % self.workers.max(1)
+    }
+
+    /// Index in the XSKMAP: (interface × queues + queue) × workers + worker.
+    fn slot_index(&self, slot: Slot) -> Option<u32> {
+        let position = self
+            .interfaces
+            .iter()
+            .position(|ifindex| *ifindex == slot.ifindex)?;
+        if slot.queue >= self.queues || slot.worker >= self.workers {
+            return None;
+        }
+        let position = u32::try_from(position).ok()?;
+        Some((position * self.queues + slot.queue) * self.workers + slot.worker)
+    }
+
+    fn check(&self) -> Result<(), BpfError> {
+        let fits = (1..=INTERFACES_MAX).contains(&self.interfaces.len())
+            && (1..=QUEUES_MAX).contains(&(self.queues as usize))
+            && (1..=WORKERS_MAX).contains(&(self.workers as usize));
+        fits.then_some(()).ok_or(BpfError::Size {
+            interfaces: self.interfaces.len(),
+            queues: self.queues,
+            workers: self.workers,
+        })
+    }
+}
+
+/// The place of a socket: one per interface, queue and worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot {
+    /// Interface the socket is bound to.
+    pub ifindex: u32,
+    /// RX queue the socket is bound to.
+    pub queue: u32,
+    /// Worker that reads the socket.
+    pub worker: u32,
+}
+
+/// Whose address it is, and from where datagrams to it are taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vip {
+    /// The listener.
+    pub listener: ListenerIndex,
+    /// If not empty, sources outside these networks are dropped.
+    pub allow: Vec<Network>,
+    /// Sources inside these networks are dropped, allowed or not.
+    pub deny: Vec<Network>,
+}
+
+/// Frames by verdict, summed over CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SteerCounts([u64; SteerVerdict::COUNT]);
+
+impl SteerCounts {
+    /// Frames with this verdict.
+    pub fn of(&self, verdict: SteerVerdict) -> u64 {
+        self.0[verdict as usize]
+    }
+
+    /// Frames that the program has seen.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Every verdict with its frames.
+    pub fn iter(&self) -> impl Iterator<Item = (SteerVerdict, u64)> + '_ {
+        SteerVerdict::ALL.iter().copied().zip(self.0)
+    }
+}
+
+/// One frame through the program without an interface (`BPF_PROG_TEST_RUN`).
+#[derive(Clone, Copy, Debug)]
+pub struct TestRun<'a> {
+    /// The frame, from its Ethernet header, at least 14 bytes.
+    pub frame: &'a [u8],
+    /// The interface and RX queue it pretends to come from; without, the loopback interface and
+    /// queue 0.
+    pub ingress: Option<(u32, u32)>,
+    /// How often to run.
+    pub repeat: u32,
+}
+
+/// What a test run gave.
+#[derive(Clone, Debug)]
+pub struct TestRunOutcome {
+    /// What the program returned; `None` if it is no XDP action.
+    pub action: Option<Action>,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+    /// Time per run, on average.
+    pub duration: Duration,
+}
+
+/// Sizes of the loaded program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramStatistics {
+    /// Instructions after the verifier's rewriting.
+    pub instructions: u32,
+    /// Instructions that the verifier walked, all paths together; it gives up at one million.
+    pub verified_instructions: u32,
+}
+
+/// A loaded steering program.
+#[derive(Debug)]
+pub struct SteerProgram {
+    config: SteerConfig,
+    program: OwnedFd,
+    control: MapHandle,
+    vips_map: MapHandle,
+    sources_map: MapHandle,
+    xsks: MapHandle,
+    verdicts: MapHandle,
+    /// What is in `vips_map`.
+    vips: HashMap<SocketAddr, Vip>,
+    /// What is in `sources_map`: networks, sorted and without repeats, to their list's number.
+    lists: HashMap<Vec<Network>, u32>,
+    /// The last number given to a list. A number is never given twice.
+    last_list: u32,
+}
+
+impl SteerProgram {
+    /// Loads the program with empty maps, switched on.
+    ///
+    /// # Errors
+    /// Sizes outside `limits.rs`; the kernel's refusal, with the verifier's log.
+    pub fn load(config: &SteerConfig) -> Result<Self, BpfError> {
+        config.check()?;
+        capture_log(|log| Self::load_logged(config, log))
+    }
+
+    fn load_logged(config: &SteerConfig, log: &dyn Fn() -> String) -> Result<Self, BpfError> {
+        let open_error = |error: libbpf_rs::Error| BpfError::Open {
+            cause: format!("{error:#}"),
+        };
+        let load_error = |error: libbpf_rs::Error| {
+            let cause = io_error(&error);
+            BpfError::Load {
+                remedy: load_remedy(&cause),
+                cause,
+                log: log(),
+            }
+        };
+
+        let mut object = MaybeUninit::<OpenObject>::uninit();
+        let mut open = SteerSkelBuilder::default()
+            .open(&mut object)
+            .map_err(open_error)?;
+        let Some(constants) = open.maps.rodata_data.as_deref_mut() else {
+            return Err(BpfError::Open {
+                cause: "it has no constants".to_owned(),
+            });
+        };
+        for (to, ifindex) in constants.interfaces.iter_mut().zip(&config.interfaces) {
+            *to = *ifindex;
+        }
+        constants.queues = config.queues;
+        constants.workers = config.workers;
+        constants.frame_len_max = config.frame_len_max;
+
+        // Twice the bounds: on a reload the new entries are there before the old ones go.
+        let sizes = [
+            (&mut open.maps.vips, 2 * VIPS_MAX),
+            (&mut open.maps.sources, 2 * SOURCE_NETWORKS_MAX),
+            (&mut open.maps.xsks, config.slot_count()),
+        ];
+        for (map, entries) in sizes {
+            map.set_max_entries(u32::try_from(entries).unwrap_or(u32::MAX))
+                .map_err(load_error)?;
+        }
+
+        let loaded = open.load().map_err(load_error)?;
+        let handle = |map| MapHandle::try_from(map).map_err(load_error);
+        let program = Self {
+            config: config.clone(),
+            program: loaded
+                .progs
+                .steer
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(|cause| load_error(cause.into()))?,
+            control: handle(&loaded.maps.control)?,
+            vips_map: handle(&loaded.maps.vips)?,
+            sources_map: handle(&loaded.maps.sources)?,
+            xsks: handle(&loaded.maps.xsks)?,
+            verdicts: handle(&loaded.maps.verdicts)?,
+            vips: HashMap::new(),
+            lists: HashMap::new(),
+            last_list: 0,
+        };
+        program.check_layout()?;
+        program.enable(true)?;
+        Ok(program)
+    }
+
+    /// Whether the maps have the sizes that `layout` writes.
+    fn check_layout(&self) -> Result<(), BpfError> {
+        let expected = [
+            (&self.control, "control", 4, 4),
+            (
+                &self.vips_map,
+                "vips",
+                size_of::<VipKey>(),
+                size_of::<VipValue>(),
+            ),
+            (&self.sources_map, "sources", size_of::<SourceKey>(), 4),
+            (&self.xsks, "xsks", 4, 4),
+            (&self.verdicts, "verdicts", 4, 8),
+        ];
+        for (map, name, key_size, value_size) in expected {
+            if map.key_size() as usize != key_size || map.value_size() as usize != value_size {
+                return Err(BpfError::Layout {
+                    map: name,
+                    key_size: map.key_size(),
+                    value_size: map.value_size(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What it was loaded for.
+    pub fn config(&self) -> &SteerConfig {
+        &self.config
+    }
+
+    /// The kill switch: off, every frame goes to the kernel.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn enable(&self, enabled: bool) -> Result<(), BpfError> {
+        let value = u32::from(enabled).to_ne_bytes();
+        update(&self.control, "control", &0_u32.to_ne_bytes(), &value)
+    }
+
+    /// Puts a socket into its slot. Sockets first, then [`attach`](Self::attach), so that no
+    /// datagram finds an empty slot. The kernel empties the slot when the socket is closed.
+    ///
+    /// # Errors
+    /// A slot that the program was not loaded with; the system's.
+    pub fn set_socket(&self, slot: Slot, socket: BorrowedFd<'_>) -> Result<(), BpfError> {
+        let index = self.slot_index(slot)?;
+        let value = socket.as_raw_fd().to_ne_bytes();
+        update(&self.xsks, "xsks", &index.to_ne_bytes(), &value)
+    }
+
+    /// Empties a slot: its datagrams go to the kernel.
+    ///
+    /// # Errors
+    /// A slot that the program was not loaded with; the system's.
+    pub fn clear_socket(&self, slot: Slot) -> Result<(), BpfError> {
+        let index = self.slot_index(slot)?;
+        delete(&self.xsks, "xsks", &index.to_ne_bytes())
+    }
+
+    fn slot_index(&self, slot: Slot) -> Result<u32, BpfError> {
+        self.config.slot_index(slot).ok_or(BpfError::Slot {
+            ifindex: slot.ifindex,
+            queue: slot.queue,
+            worker: slot.worker,
+        })
+    }
+
+    /// Adds a VIP, or changes the one that is there, its lists as a whole.
+    ///
+    /// # Errors
+    /// A map is full; the system's.
+    pub fn set_vip(&mut self, address: SocketAddr, vip: &Vip) -> Result<(), BpfError> {
+        let mut vips: Vec<_> = self.vips.clone().into_iter().collect();
+        vips.retain(|(there, _)| VipKey::new(*there) != VipKey::new(address));
+        vips.push((address, vip.clone()));
+        self.replace_vips(&vips)
+    }
+
+    /// Removes a VIP: its datagrams go to the kernel.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn remove_vip(&mut self, address: SocketAddr) -> Result<(), BpfError> {
+        let mut vips: Vec<_> = self.vips.clone().into_iter().collect();
+        vips.retain(|(there, _)| VipKey::new(*there) != VipKey::new(address));
+        self.replace_vips(&vips)
+    }
+
+    /// Makes the VIPs exactly these. The program may be running: an address that stays is at every
+    /// moment served with its old lists or its new ones, never with a part of a list.
+    ///
+    /// Source lists that changed are written under new numbers first, then each VIP is switched to
+    /// its lists by one update, then VIPs and lists that nobody uses any more are removed.
+    ///
+    /// # Errors
+    /// Too many VIPs or networks: nothing was changed. The system's, in the middle: what was written
+    /// so far stays, old lists stay complete, and the call may be repeated.
+    pub fn replace_vips(&mut self, vips: &[(SocketAddr, Vip)]) -> Result<(), BpfError> {
+        let vips: HashMap<SocketAddr, Vip> = vips
+            .iter()
+            .map(|(address, vip)| (*address, vip.normal()))
+            .collect();
+        check_bounds(&vips)?;
+
+        for (address, vip) in &vips {
+            if self.vips.get(address) == Some(vip) {
+                continue;
+            }
+            let deny = self.list(&vip.deny)?;
+            let allow = self.list(&vip.allow)?;
+            let value = VipValue::new(vip.listener, deny, allow).to_bytes();
+            update(
+                &self.vips_map,
+                "vips",
+                &VipKey::new(*address).to_bytes(),
+                &value,
+            )?;
+            self.vips.insert(*address, vip.clone());
+        }
+
+        let stale: Vec<SocketAddr> = self
+            .vips
+            .keys()
+            .filter(|address| !vips.contains_key(address))
+            .copied()
+            .collect();
+        for address in stale {
+            delete(&self.vips_map, "vips", &VipKey::new(address).to_bytes())?;
+            self.vips.remove(&address);
+        }
+        self.remove_unused_lists()
+    }
+
+    /// The number of a list, written to the map if it is new; 0 for an empty one.
+    fn list(&mut self, networks: &[Network]) -> Result<u32, BpfError> {
+        if networks.is_empty() {
+            return Ok(0);
+        }
+        if let Some(list) = self.lists.get(networks) {
+            return Ok(*list);
+        }
+        // 2^32 changes of a list are more than a process lives to see.
+        self.last_list = self.last_list.wrapping_add(1);
+        let list = self.last_list;
+        for network in networks {
+            let key = SourceKey::new(list, network).to_bytes();
+            update(&self.sources_map, "sources", &key, &1_u32.to_ne_bytes())?;
+        }
+        self.lists.insert(networks.to_vec(), list);
+        Ok(list)
+    }
+
+    fn remove_unused_lists(&mut self) -> Result<(), BpfError> {
+        let unused: Vec<Vec<Network>> = self
+            .lists
+            .keys()
+            .filter(|list| {
+                let mut vips = self.vips.values();
+                !vips.any(|vip| vip.allow == **list || vip.deny == **list)
+            })
+            .cloned()
+            .collect();
+        for networks in unused {
+            let Some(list) = self.lists.remove(&networks) else {
+                continue;
+            };
+            for network in &networks {
+                let key = SourceKey::new(list, network).to_bytes();
+                delete(&self.sources_map, "sources", &key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Attaches the program to an interface of the calling thread's network namespace, for as long
+    /// as the link lives.
+    ///
+    /// # Errors
+    /// The interface was not among those loaded for; another program is attached; the driver cannot.
+    pub fn attach(&self, ifindex: u32, mode: AttachMode) -> Result<Link, BpfError> {
+        self.slot_index(Slot {
+            ifindex,
+            queue: 0,
+            worker: 0,
+        })?;
+        Link::attach(self.program.as_fd(), ifindex, mode)
+    }
+
+    /// Frames by verdict since loading.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn counts(&self) -> Result<SteerCounts, BpfError> {
+        let mut counts = SteerCounts::default();
+        for (verdict, count) in SteerVerdict::ALL.iter().zip(&mut counts.0) {
+            let key = (*verdict as u32).to_ne_bytes();
+            let per_cpu = self
+                .verdicts
+                .lookup_percpu(&key, MapFlags::ANY)
+                .map_err(|error| map_error("verdicts", "read", &error))?
+                .unwrap_or_default();
+            *count = per_cpu
+                .iter()
+                .filter_map(|bytes| bytes.as_slice().try_into().ok())
+                .map(u64::from_ne_bytes)
+                .sum();
+        }
+        Ok(counts)
+    }
+
+    /// Sizes of the program as loaded.
+    pub fn statistics(&self) -> Option<ProgramStatistics> {
+        let info = super::program_info(&self.program)?;
+        Some(ProgramStatistics {
+            // Eight bytes each.
+            instructions: info.xlated_prog_len / 8,
+            verified_instructions: info.verified_insns,
+        })
+    }
+
+    /// Runs the program over one frame.
+    ///
+    /// # Errors
+    /// The kernel's: no such queue, or a frame shorter than an Ethernet header.
+    pub fn test_run(&self, run: TestRun<'_>) -> Result<TestRunOutcome, BpfError> {
+        let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let (ifindex, queue) = run.ingress.unwrap_or_default();
+        let context = libbpf_sys::xdp_md {
+            data: 0,
+            data_end: size(run.frame.len()),
+            data_meta: 0,
+            ingress_ifindex: ifindex,
+            rx_queue_index: queue,
+            egress_ifindex: 0,
+        };
+        let mut frame = vec![0; run.frame.len()];
+        let mut options = libbpf_sys::bpf_test_run_opts {
+            sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+            data_in: run.frame.as_ptr().cast(),
+            data_size_in: size(run.frame.len()),
+            data_out: frame.as_mut_ptr().cast(),
+            data_size_out: size(frame.len()),
+            repeat: i32::try_from(run.repeat.max(1)).unwrap_or(i32::MAX),
+            ..Default::default()
+        };
+        if run.ingress.is_some() {
+            options.ctx_in = (&raw const context).cast();
+            options.ctx_size_in = size(size_of_val(&context));
+        }
+        // SAFETY: every pointer in `options` leads to memory of the length beside it that outlives
+        // the call; only `frame` is written, and it is ours.
+        let ret = unsafe {
+            libbpf_sys::bpf_prog_test_run_opts(self.program.as_raw_fd(), &raw mut options)
+        };
+        if ret < 0 {
+            return Err(BpfError::TestRun {
+                cause: io::Error::from_raw_os_error(-ret),
+            });
+        }
+        Ok(TestRunOutcome {
+            action: Action::from_u32(options.retval),
+            frame,
+            duration: Duration::from_nanos(options.duration.into()),
+        })
+    }
+}
+
+impl SteerConfig {
+    fn slot_count(&self) -> usize {
+        self.interfaces.len() * self.queues as usize * self.workers as usize
+    }
+}
+
+impl Vip {
+    /// The same with sorted lists, so that equal lists compare equal.
+    fn normal(&self) -> Self {
+        let sorted = |networks: &[Network]| {
+            let mut networks = networks.to_vec();
+            networks.sort_unstable_by_key(|network| (network.address(), network.prefix_len()));
+            networks.dedup();
+            networks
+        };
+        Self {
+            listener: self.listener,
+            allow: sorted(&self.allow),
+            deny: sorted(&self.deny),
+        }
+    }
+}
+
+fn check_bounds(vips: &HashMap<SocketAddr, Vip>) -> Result<(), BpfError> {
+    if let Some(address) = vips.keys().nth(VIPS_MAX) {
+        return Err(BpfError::TooManyVips {
+            address: *address,
+            max: VIPS_MAX,
+        });
+    }
+    let lists: std::collections::HashSet<&Vec<Network>> = vips
+        .values()
+        .flat_map(|vip| [&vip.allow, &vip.deny])
+        .collect();
+    let count: usize = lists.iter().map(|list| list.len()).sum();
+    if count > SOURCE_NETWORKS_MAX {
+        return Err(BpfError::TooManyNetworks {
+            count,
+            max: SOURCE_NETWORKS_MAX,
+        });
+    }
+    Ok(())
+}
+
+fn update(map: &MapHandle, name: &'static str, key: &[u8], value: &[u8]) -> Result<(), BpfError> {
+    map.update(key, value, MapFlags::ANY)
+        .map_err(|error| map_error(name, "write", &error))
+}
+
+/// Removes an entry; one that is not there is as good as removed.
+fn delete(map: &MapHandle, name: &'static str, key: &[u8]) -> Result<(), BpfError> {
+    match map.delete(key) {
+        Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => {
+            Err(map_error(name, "remove from", &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn map_error(map: &'static str, operation: &'static str, error: &libbpf_rs::Error) -> BpfError {
+    BpfError::Map {
+        map,
+        operation,
+        cause: io_error(error),
+    }
+}
+
+/// The system's error at the bottom of libbpf-rs's.
+fn io_error(error: &libbpf_rs::Error) -> io::Error {
+    let mut source: Option<&(dyn core::error::Error + 'static)> = Some(error);
+    while let Some(inner) = source {
+        if let Some(inner) = inner.downcast_ref::<io::Error>()
+            && let Some(code) = inner.raw_os_error()
+        {
+            return io::Error::from_raw_os_error(code);
+        }
+        source = inner.source();
+    }
+    io::Error::other(format!("{error:#}"))
+}
+
+/// What libbpf printed while loading. Its callback is a bare function, so this must be a static.
+static LOG: Mutex<String> = Mutex::new(String::new());
+
+/// Bytes of log kept: the end, where the verifier says what it did not like.
+const LOG_LEN_MAX: usize = 64 * 1024;
+
+/// Runs `load` with libbpf's messages kept instead of printed; `load` can ask for them.
+fn capture_log<T>(load: impl FnOnce(&dyn Fn() -> String) -> T) -> T {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    fn keep(_level: PrintLevel, message: String) {
+        let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+        log.push_str(&message);
+        if log.len() > LOG_LEN_MAX {
+            let excess = log.len() - LOG_LEN_MAX;
+            let cut = log.ceil_char_boundary(excess);
+            log.drain(..cut);
+        }
+    }
+    fn take() -> String {
+        core::mem::take(&mut LOG.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    take();
+    let before = set_print(Some((PrintLevel::Warn, keep)));
+    let result = load(&take);
+    set_print(before);
+    result
+}
