@@ -84,6 +84,8 @@ pub struct WorkerMetrics {
     pub hand_over_in: Counter,
     /// Messages put on another worker's hand-over ring.
     pub hand_over_out: Counter,
+    /// Messages composed by the worker itself, not answers written into a received one.
+    pub originated: Counter,
     /// Drops by reason, indexed by `DropReason as usize`.
     pub drops: [Counter; DropReason::COUNT],
     /// Requests received by method, see [`METHODS`].
@@ -148,6 +150,7 @@ impl WorkerMetrics {
             kernel_leak: Counter::default(),
             hand_over_in: Counter::default(),
             hand_over_out: Counter::default(),
+            originated: Counter::default(),
             drops: zeros(),
             requests: zeros(),
             responses: zeros(),

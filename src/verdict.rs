@@ -123,6 +123,8 @@ drop_reasons! {
     KernelSend = "kernel_send",
     /// No interface or socket leads to the destination.
     NoEgress = "no_egress",
+    /// The handler gave the packet to nobody: a bug of ours.
+    NotHandled = "not_handled",
     /// Dropped because the process is stopping.
     Stopping = "stopping",
 }
