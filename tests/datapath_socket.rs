@@ -1,0 +1,235 @@
+//! The socket datapath over loopback: real UDP sockets, real threads.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use viaduct::datapath::{Batch, Builder, Handler, Out, Running};
+use viaduct::limits::DATAGRAM_LEN_MAX;
+use viaduct::metrics::WorkerMetrics;
+use viaduct::net::{ListenerIndex, WorkerIndex};
+use viaduct::time::Instant;
+
+/// Answers every datagram from the worker `home`, handing over on the others.
+struct Echo {
+    home: Option<WorkerIndex>,
+}
+
+impl Handler for Echo {
+    fn on_batch(&mut self, batch: &mut Batch, out: &mut Out<'_>, _now: Instant) {
+        for packet in batch.drain(..) {
+            match self.home {
+                Some(home) if home != out.worker() => out.hand_over(packet, home),
+                _ => out.send(packet),
+            }
+        }
+    }
+}
+
+struct Server {
+    running: Running<Echo>,
+    metrics: Vec<Arc<WorkerMetrics>>,
+    addresses: Vec<SocketAddr>,
+}
+
+/// An address of the family of `ip` whose port is free now.
+fn free(ip: &str) -> SocketAddr {
+    let socket = UdpSocket::bind((ip, 0)).unwrap();
+    socket.local_addr().unwrap()
+}
+
+fn serve(workers: usize, listeners: &[SocketAddr], home: Option<WorkerIndex>) -> Server {
+    let metrics: Vec<_> = (0..workers)
+        .map(|_| Arc::new(WorkerMetrics::new()))
+        .collect();
+    let mut builder = Builder::new(metrics.clone());
+    for (index, address) in (0..).zip(listeners) {
+        builder = builder.listener(ListenerIndex(index), *address);
+    }
+    let datapath = builder.build().unwrap();
+    let addresses = datapath.local_addresses();
+    let running = datapath.start(|_| Echo { home }, &[]).unwrap();
+    Server {
+        running,
+        metrics,
+        addresses,
+    }
+}
+
+impl Server {
+    /// Stops it and checks that every packet in left exactly once.
+    fn stop(self) -> Vec<Arc<WorkerMetrics>> {
+        self.running.stop();
+        for metrics in &self.metrics {
+            let taken = metrics.received() + metrics.hand_over_in.value();
+            let given = metrics.sent() + metrics.hand_over_out.value() + metrics.dropped();
+            assert_eq!(taken, given);
+        }
+        self.metrics
+    }
+}
+
+fn client(ip: &str) -> UdpSocket {
+    let client = UdpSocket::bind((ip, 0)).unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    client
+}
+
+fn exchange(client: &UdpSocket, server: SocketAddr, bytes: &[u8]) {
+    client.send_to(bytes, server).unwrap();
+    let mut answer = vec![0; DATAGRAM_LEN_MAX + 1];
+    let (len, from) = client.recv_from(&mut answer).unwrap();
+    assert_eq!(from, server);
+    assert!(answer[..len] == *bytes);
+}
+
+#[test]
+fn every_size_is_answered_from_the_address_it_was_sent_to() {
+    let server = serve(
+        1,
+        &["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()],
+        None,
+    );
+    for (ip, address) in ["127.0.0.1", "::1"].into_iter().zip(&server.addresses) {
+        let client = client(ip);
+        for len in [0, 1, 507, 1472, 1473, 9000, DATAGRAM_LEN_MAX] {
+            let bytes: Vec<u8> = (0u8..249).cycle().take(len).collect();
+            exchange(&client, *address, &bytes);
+        }
+    }
+    let metrics = server.stop();
+    assert_eq!(metrics[0].kernel_in.value(), 14);
+    assert_eq!(metrics[0].kernel_out.value(), 14);
+    assert_eq!(
+        metrics[0].kernel_leak.value(),
+        0,
+        "there is no XDP to leak from"
+    );
+}
+
+#[test]
+fn many_sources_spread_over_workers_and_all_are_answered() {
+    let address = free("127.0.0.1");
+    let server = serve(2, &[address], None);
+    let clients: Vec<_> = (0..200).map(|_| client("127.0.0.1")).collect();
+    for round in 0..20u32 {
+        for (number, client) in clients.iter().enumerate() {
+            let bytes = format!("{round} {number}");
+            client.send_to(bytes.as_bytes(), address).unwrap();
+        }
+        for (number, client) in clients.iter().enumerate() {
+            let mut answer = [0; 64];
+            let (len, _) = client.recv_from(&mut answer).unwrap();
+            assert_eq!(&answer[..len], format!("{round} {number}").as_bytes());
+        }
+    }
+    let metrics = server.stop();
+    let received: Vec<_> = metrics.iter().map(|one| one.kernel_in.value()).collect();
+    assert_eq!(received.iter().sum::<u64>(), 4000);
+    assert!(received.iter().all(|count| *count > 500), "{received:?}");
+}
+
+#[test]
+fn a_sleeping_worker_is_woken_by_what_it_is_handed() {
+    let address = free("127.0.0.1");
+    let server = serve(2, &[address], Some(WorkerIndex(1)));
+    // One client is one flow and lands on one worker; enough of them land on both.
+    for _ in 0..20 {
+        let client = client("127.0.0.1");
+        for _ in 0..5 {
+            exchange(&client, address, b"to the other side");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    let metrics = server.stop();
+    assert_eq!(metrics[1].kernel_out.value(), 100);
+    assert_eq!(
+        metrics[0].hand_over_out.value(),
+        metrics[0].kernel_in.value()
+    );
+    assert!(metrics[0].kernel_in.value() > 0, "the flows did not spread");
+    assert!(metrics[1].sleeps.value() > 50);
+}
+
+#[test]
+fn the_address_can_be_served_again_after_a_stop() {
+    let address = free("::1");
+    for _ in 0..3 {
+        let server = serve(2, &[address], None);
+        exchange(&client("::1"), address, b"again");
+        server.stop();
+    }
+}
+
+#[test]
+fn a_burst_is_answered_whole() {
+    let server = serve(1, &["127.0.0.1:0".parse().unwrap()], None);
+    let client = client("127.0.0.1");
+    let mut answers = BTreeSet::new();
+    for number in 0..200u32 {
+        client
+            .send_to(&number.to_be_bytes(), server.addresses[0])
+            .unwrap();
+    }
+    let mut answer = [0; 4];
+    while answers.len() < 200 {
+        client.recv_from(&mut answer).unwrap();
+        answers.insert(u32::from_be_bytes(answer));
+    }
+    server.stop();
+}
+
+/// CPU time of this process so far.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let after_name = stat.rsplit(')').next().unwrap();
+    let mut fields = after_name.split_whitespace().skip(11);
+    let mut ticks = || fields.next().unwrap().parse::<u64>().unwrap();
+    // CLK_TCK is 100 on every Linux.
+    Duration::from_millis(10 * (ticks() + ticks()))
+}
+
+#[test]
+fn idle_workers_sleep() {
+    let addresses = [free("127.0.0.1"), free("::1")];
+    let server = serve(2, &addresses, None);
+    exchange(&client("127.0.0.1"), addresses[0], b"busy for a moment");
+    std::thread::sleep(Duration::from_millis(100));
+    let before = cpu_time();
+    std::thread::sleep(Duration::from_secs(2));
+    let used = cpu_time() - before;
+    // 2 % of one core, and the 10 ms grain of the counter.
+    assert!(used <= Duration::from_millis(40 + 10), "{used:?} in 2 s");
+    server.stop();
+}
+
+#[test]
+fn a_listener_is_refused_by_name() {
+    let metrics = || vec![Arc::new(WorkerMetrics::new())];
+    let address: SocketAddr = "127.0.0.1:5060".parse().unwrap();
+    let twice = Builder::new(metrics())
+        .listener(ListenerIndex(0), address)
+        .listener(ListenerIndex(1), address)
+        .build();
+    assert!(twice.err().unwrap().to_string().contains("127.0.0.1:5060"));
+    let any = Builder::new(metrics())
+        .listener(ListenerIndex(0), "0.0.0.0:5060".parse().unwrap())
+        .build();
+    assert!(any.err().unwrap().to_string().contains("unspecified"));
+    let foreign = Builder::new(metrics())
+        .listener(ListenerIndex(0), "198.18.7.7:5060".parse().unwrap())
+        .build();
+    assert!(
+        foreign
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("198.18.7.7:5060")
+    );
+    assert!(Builder::new(Vec::new()).build().is_err());
+}
