@@ -65,6 +65,30 @@ pub const QUEUES_MAX: usize = 64;
 /// Interfaces (arms) of one process.
 pub const INTERFACES_MAX: usize = 8;
 
+// ---- egress -------------------------------------------------------------------------------------
+
+/// Routes of all tables that a snapshot takes. A host with more (a full BGP table) routes in the
+/// kernel: a missing route could hide a longer prefix, so none of the snapshot is then trusted.
+pub const ROUTES_MAX: usize = 65_536;
+
+/// Neighbours that a snapshot takes. The rest is unresolved and goes through the kernel.
+pub const NEIGHBOURS_MAX: usize = 65_536;
+
+/// Interfaces of the host that a snapshot takes, served by viaduct or not.
+pub const INTERFACES_KNOWN_MAX: usize = 4096;
+
+/// Next hops of one multipath route that are used.
+pub const NEXT_HOPS_MAX: usize = 64;
+
+/// Policy rules that a snapshot takes; each is looked at for every datagram.
+pub const POLICY_RULES_MAX: usize = 32;
+
+/// Unresolved peers that workers have reported and the monitor has not looked at yet.
+pub const WANTED_LEN: usize = 1024;
+
+/// Neighbours probed in one tick of the monitor; more in use wait for the next.
+pub const PROBES_PER_TICK: usize = 256;
+
 // ---- SIP ----------------------------------------------------------------------------------------
 
 /// Header rows in one message. The longest torture message of RFC 4475 has under 40 rows; real

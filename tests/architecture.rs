@@ -2,7 +2,10 @@
 //!
 //! Reads the sources as text; a rule broken is named with its file and line.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot read its sources fails")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot read its sources fails"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -57,6 +57,7 @@
 //! [`DropReason`]: crate::verdict::DropReason
 
 mod builder;
+pub mod egress;
 mod hand_over;
 mod out;
 mod packet;
