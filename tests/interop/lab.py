@@ -1,0 +1,252 @@
+"""The lab for the interop runs: namespaces, viaduct inside, sockets and processes in them.
+
+Everything made here is removed at the end of the `with` block, also on an exception or Ctrl-C.
+"""
+
+import ctypes
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+VIADUCT = ROOT / "target/release/viaduct"
+METRICS_PORT = 19464
+_libc = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
+
+
+class Failure(Exception):
+    """A check that did not hold."""
+
+
+def check(condition, text):
+    """A check of a run: raises with what was expected."""
+    if not condition:
+        raise Failure(text)
+
+
+def build():
+    """Builds the release binary, quietly."""
+    subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
+
+
+class Lab:
+    """Namespaces `client`, `lb`, `server1..n`, and one viaduct in `lb`."""
+
+    def __init__(self, family=4, arms=1, servers=3, queues=1, mode="native", extra="", workers=None):
+        self.family, self.arms, self.count = family, arms, servers
+        self.queues, self.mode, self.extra, self.workers = queues, mode, extra, workers
+        self.prefix = f"vi{os.getpid()}-"
+        self.processes = []
+        self.viaduct = None
+
+    # ---- addresses -----------------------------------------------------------------------------
+
+    @property
+    def vip(self):
+        return "198.18.0.1" if self.family == 4 else "2001:db8::1"
+
+    @property
+    def farm_address(self):
+        """The balancer's address that servers see: the VIP with one arm."""
+        if self.arms == 1:
+            return self.vip
+        return "198.19.0.1" if self.family == 4 else "2001:db8:1::1"
+
+    def server(self, n):
+        if self.family == 4:
+            return f"198.1{8 if self.arms == 1 else 9}.1.{10 + n}"
+        return f"2001:db8{'::1' if self.arms == 1 else ':1::1'}:{n}"
+
+    @property
+    def client(self):
+        return "198.18.0.100" if self.family == 4 else "2001:db8::100"
+
+    @staticmethod
+    def bracket(address):
+        return f"[{address}]" if ":" in address else address
+
+    def uri(self, user="service"):
+        return f"sip:{user}@{self.bracket(self.vip)}:5060"
+
+    # ---- life ----------------------------------------------------------------------------------
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="viaduct-")
+        self.path = pathlib.Path(self.folder.name)
+        try:
+            subprocess.run([ROOT / "scripts/lab", "up", self.prefix, "--arms", str(self.arms),
+                            "--servers", str(self.count), "--queues", str(self.queues)], check=True)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for process in reversed(self.processes):
+            self.end(process)
+        subprocess.run([ROOT / "scripts/lab", "down", self.prefix], check=False)
+        self.folder.cleanup()
+
+    @staticmethod
+    def end(process, how=signal.SIGTERM, seconds=10):
+        """Ends a process of ours and waits for it."""
+        if process.poll() is None:
+            process.send_signal(how)
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        return process.returncode
+
+    def popen(self, namespace, command, log):
+        """Starts a command in a namespace; its output goes to a file of that name."""
+        output = open(self.path / log, "ab")
+        process = subprocess.Popen(["ip", "netns", "exec", self.prefix + namespace, *map(str, command)],
+                                   stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                   cwd=self.path)
+        output.close()
+        self.processes.append(process)
+        return process
+
+    def run(self, namespace, command, seconds):
+        """Runs a command in a namespace to its end; returns (exit code, output)."""
+        command = ["ip", "netns", "exec", self.prefix + namespace, *map(str, command)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              stdin=subprocess.DEVNULL, timeout=seconds, cwd=self.path, errors="replace")
+        return done.returncode, done.stdout
+
+    def inside(self, namespace, call):
+        """Calls a function with this thread in the namespace; sockets made there stay there."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        there = os.open(f"/run/netns/{self.prefix}{namespace}", os.O_RDONLY)
+        try:
+            if _libc.setns(there, _CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), "setns")
+            try:
+                return call()
+            finally:
+                if _libc.setns(home, _CLONE_NEWNET) != 0:
+                    os._exit(70)  # a thread lost in another namespace must not go on
+        finally:
+            os.close(home)
+            os.close(there)
+
+    def socket(self, namespace, address, port):
+        """A UDP socket in a namespace."""
+        def make():
+            made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind((address, port))
+            made.settimeout(2)
+            return made
+        return self.inside(namespace, make)
+
+    # ---- viaduct -------------------------------------------------------------------------------
+
+    def config(self, servers=None, listeners_extra="", pool_extra=""):
+        """A configuration for this lab; `servers` = names of the members, all by default."""
+        names = servers if servers is not None else [f"server{n}" for n in range(1, self.count + 1)]
+        lines = ["[secret]", f'file = "{self.path}/secret"', "[datapath]", f'mode = "{self.mode}"',
+                 "[metrics]", f'address = "127.0.0.1:{METRICS_PORT}"']
+        if self.workers:
+            lines += ["[workers]", f"count = {self.workers}"]
+        lines += ["[[listeners]]", 'name = "clients"', f'address = "{self.bracket(self.vip)}:5060"', listeners_extra]
+        if self.arms == 2:
+            lines += ["[[listeners]]", 'name = "farm"', 'side = "farm"',
+                      f'address = "{self.bracket(self.farm_address)}:5060"']
+        lines += ["[[pools]]", 'name = "farm"', pool_extra]
+        for name in names:
+            address = self.server(int(name.removeprefix("server")))
+            lines += ["[[pools.servers]]", f'name = "{name}"', f'address = "{self.bracket(address)}:5060"']
+        return "\n".join(lines) + "\n" + self.extra
+
+    def start_viaduct(self, text=None):
+        """Starts viaduct and waits until it serves; returns the seconds that took."""
+        file = self.path / "viaduct.toml"
+        file.write_text(text or self.config())
+        begin = time.monotonic()
+        self.viaduct = self.popen("lb", [VIADUCT, "run", "--config", file], "viaduct.log")
+        while time.monotonic() - begin < 15:
+            if self.viaduct.poll() is not None:
+                break
+            try:
+                self.metrics()
+                return time.monotonic() - begin
+            except OSError:
+                time.sleep(0.02)
+        raise Failure(f"viaduct did not start:\n{self.log('viaduct.log')}")
+
+    def reload(self, text):
+        """Writes a new configuration, sends SIGHUP and waits until it counts."""
+        before = self.total("configuration_version")
+        (self.path / "viaduct.toml").write_text(text)
+        self.viaduct.send_signal(signal.SIGHUP)
+        begin = time.monotonic()
+        while time.monotonic() - begin < 5:
+            if self.total("configuration_version") > before:
+                time.sleep(0.05)  # workers pick the snapshot up between batches
+                return
+            time.sleep(0.02)
+        raise Failure(f"the reload did not happen:\n{self.log('viaduct.log')}")
+
+    def metrics(self):
+        """[(name, labels, value)] of the metrics page."""
+        def fetch():
+            url = f"http://127.0.0.1:{METRICS_PORT}/metrics"
+            with urllib.request.urlopen(url, timeout=5) as page:
+                return page.read().decode()
+        sample = re.compile(r"^viaduct_(\w+)(?:\{(.*)\})? ([0-9.eE+-]+)$")
+        label = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+        found = (sample.match(line) for line in self.inside("lb", fetch).splitlines())
+        return [(m[1], dict(label.findall(m[2] or "")), float(m[3])) for m in found if m]
+
+    def total(self, name, **labels):
+        """Sum of a metric over all labels but those given."""
+        return int(sum(value for metric, has, value in self.metrics()
+                       if metric == name and all(has.get(k) == v for k, v in labels.items())))
+
+    def log(self, name, lines=40):
+        try:
+            return "\n".join((self.path / name).read_text(errors="replace").splitlines()[-lines:])
+        except OSError as error:
+            return str(error)
+
+    def conserved(self):
+        """Every frame that came in went out or was counted as dropped; returns (in, out, drops)."""
+        for _ in range(20):
+            received = self.total("xdp_in_total") + self.total("kernel_in_total")
+            sent = self.total("xdp_out_total") + self.total("kernel_out_total")
+            drops = self.total("drops_total")
+            if received == sent + drops:
+                return received, sent, drops
+            time.sleep(0.1)
+        raise Failure(f"frames in {received} != frames out {sent} + drops {drops}")
+
+    def drops(self):
+        return {labels["reason"]: int(value) for name, labels, value in self.metrics()
+                if name == "drops_total" and value}
+
+
+def main(runs):
+    """Runs the named checks (all by default) and prints one line each."""
+    names = sys.argv[1:] or list(runs)
+    failed = 0
+    for name in names:
+        begin = time.monotonic()
+        try:
+            text = runs[name]() or ""
+            print(f"  PASS {name} ({time.monotonic() - begin:.1f} s) {text}", flush=True)
+        except (Failure, subprocess.TimeoutExpired, OSError) as error:
+            failed += 1
+            print(f"  FAIL {name} ({time.monotonic() - begin:.1f} s): {error}", flush=True)
+    print(f"{len(names) - failed} passed, {failed} failed", flush=True)
+    return 1 if failed else 0
