@@ -13,11 +13,13 @@ struct address {
 	__u32 words[4];
 };
 
-/* What a datagram must be addressed to. */
+/* What a datagram must be addressed to. The port is in network byte order in the first two octets
+ * of its word. Whole words, since the hash reads whole words: two halves written apart and read
+ * together would stall the CPU's store forwarding. */
 struct vip_key {
 	struct address address;
-	__be16 port;
-	__u16 family;
+	__u32 family;
+	__u32 port;
 };
 
 /* Whose VIP it is and who may send to it. Source lists are named by a number that is never used
@@ -49,9 +51,9 @@ struct datagram {
 #define ASSERT_OFFSET(type, field, offset) \
 	_Static_assert(__builtin_offsetof(type, field) == offset, #type "." #field)
 
-_Static_assert(sizeof(struct vip_key) == 20, "vip_key");
-ASSERT_OFFSET(struct vip_key, port, 16);
-ASSERT_OFFSET(struct vip_key, family, 18);
+_Static_assert(sizeof(struct vip_key) == 24, "vip_key");
+ASSERT_OFFSET(struct vip_key, family, 16);
+ASSERT_OFFSET(struct vip_key, port, 20);
 _Static_assert(sizeof(struct vip) == 12, "vip");
 ASSERT_OFFSET(struct vip, deny, 4);
 ASSERT_OFFSET(struct vip, allow, 8);

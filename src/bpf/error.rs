@@ -146,11 +146,11 @@ impl core::fmt::Display for Log<'_> {
 
 /// What an operator can do about a failed load.
 pub(super) fn load_remedy(cause: &io::Error) -> &'static str {
-    match cause.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => {
             "run as root, or give CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
         }
-        Some(libc::ENOMEM) => "not enough memory or locked memory (LimitMEMLOCK=infinity)",
+        io::ErrorKind::OutOfMemory => "not enough memory or locked memory (LimitMEMLOCK=infinity)",
         _ => "kernel 5.15 or newer with CONFIG_BPF_SYSCALL and CONFIG_XDP_SOCKETS is needed",
     }
 }
@@ -169,4 +169,30 @@ pub(super) fn attach_remedy(cause: &io::Error, mode: AttachMode) -> &'static str
         }
         (_, AttachMode::Generic) => "`dmesg` may say why",
     }
+}
+
+/// A failure at a map.
+pub(super) fn map_error(
+    map: &'static str,
+    operation: &'static str,
+    error: &libbpf_rs::Error,
+) -> BpfError {
+    BpfError::Map {
+        map,
+        operation,
+        cause: io_error(error),
+    }
+}
+
+/// libbpf-rs's error as the system's: its kind and its words, the number is not to be had.
+pub(super) fn io_error(error: &libbpf_rs::Error) -> io::Error {
+    let kind = match error.kind() {
+        libbpf_rs::ErrorKind::NotFound => io::ErrorKind::NotFound,
+        libbpf_rs::ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
+        libbpf_rs::ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
+        libbpf_rs::ErrorKind::OutOfMemory => io::ErrorKind::OutOfMemory,
+        libbpf_rs::ErrorKind::Unsupported => io::ErrorKind::Unsupported,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, format!("{error:#}"))
 }

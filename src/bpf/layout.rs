@@ -8,8 +8,8 @@ use core::mem::{offset_of, size_of};
 use crate::net::{IpAddr, ListenerIndex, Network, SocketAddr, canonical};
 
 /// `FAMILY_IPV4`, `FAMILY_IPV6`.
-const FAMILY_IPV4: u16 = 4;
-const FAMILY_IPV6: u16 = 6;
+const FAMILY_IPV4: u32 = 4;
+const FAMILY_IPV6: u32 = 6;
 
 /// `SOURCE_KEY_FIXED_BITS`: the bits of `list` and `family` in front of the address.
 const SOURCE_KEY_FIXED_BITS: u32 = 64;
@@ -104,7 +104,7 @@ impl SteerVerdict {
 }
 
 /// `struct address` with its family beside it, as both keys have it.
-fn address_bytes(address: IpAddr) -> ([u8; 16], u16) {
+fn address_bytes(address: IpAddr) -> ([u8; 16], u32) {
     match canonical(address) {
         IpAddr::V4(v4) => {
             let mut bytes = [0; 16];
@@ -120,29 +120,29 @@ fn address_bytes(address: IpAddr) -> ([u8; 16], u16) {
 #[repr(C)]
 pub(super) struct VipKey {
     address: [u8; 16],
-    port: [u8; 2],
-    family: [u8; 2],
+    family: u32,
+    port: u32,
 }
 
-const _: () = assert!(size_of::<VipKey>() == 20);
-const _: () = assert!(offset_of!(VipKey, port) == 16);
-const _: () = assert!(offset_of!(VipKey, family) == 18);
+const _: () = assert!(size_of::<VipKey>() == 24);
+const _: () = assert!(offset_of!(VipKey, family) == 16);
+const _: () = assert!(offset_of!(VipKey, port) == 20);
 
 impl VipKey {
     pub(super) fn new(address: SocketAddr) -> Self {
         let (bytes, family) = address_bytes(address.ip());
         Self {
             address: bytes,
-            port: address.port().to_be_bytes(),
-            family: family.to_ne_bytes(),
+            family,
+            port: u32::from(address.port().to_be()),
         }
     }
 
     pub(super) fn to_bytes(self) -> [u8; size_of::<Self>()] {
         let mut bytes = [0; size_of::<Self>()];
         bytes[..16].copy_from_slice(&self.address);
-        bytes[16..18].copy_from_slice(&self.port);
-        bytes[18..].copy_from_slice(&self.family);
+        bytes[16..20].copy_from_slice(&self.family.to_ne_bytes());
+        bytes[20..].copy_from_slice(&self.port.to_ne_bytes());
         bytes
     }
 }
@@ -203,7 +203,7 @@ impl SourceKey {
         Self {
             prefix_len: SOURCE_KEY_FIXED_BITS + u32::from(network.prefix_len()),
             list,
-            family: u32::from(family),
+            family,
             address,
         }
     }
@@ -237,8 +237,8 @@ mod tests {
 
     #[test]
     fn constants_equal_the_header() {
-        assert_eq!(define(CONSTS, "FAMILY_IPV4"), u32::from(FAMILY_IPV4));
-        assert_eq!(define(CONSTS, "FAMILY_IPV6"), u32::from(FAMILY_IPV6));
+        assert_eq!(define(CONSTS, "FAMILY_IPV4"), FAMILY_IPV4);
+        assert_eq!(define(CONSTS, "FAMILY_IPV6"), FAMILY_IPV6);
         assert_eq!(
             define(STRUCTS, "SOURCE_KEY_FIXED_BITS"),
             SOURCE_KEY_FIXED_BITS
@@ -279,6 +279,6 @@ mod tests {
         assert_eq!(plain, mapped);
         let bytes = plain.to_bytes();
         assert_eq!(bytes[..5], [198, 18, 0, 1, 0]);
-        assert_eq!(bytes[16..18], [0x13, 0xc4]);
+        assert_eq!(bytes[20..22], [0x13, 0xc4]);
     }
 }

@@ -3,12 +3,13 @@
 //! A link lives as long as its file descriptor: when the process ends, however it ends, the kernel
 //! detaches the program and the interface is as it was.
 
-use core::ffi::CStr;
 use core::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libbpf_rs::libbpf_sys;
+use rustix::net::netdevice::index_to_name;
+use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::error::{BpfError, attach_remedy};
 
@@ -105,7 +106,14 @@ impl Link {
 
 /// The error for a refused attachment, with the program that is in the way if there is one.
 fn refused(cause: io::Error, ifindex: u32, mode: AttachMode) -> BpfError {
-    let interface = interface_name(ifindex);
+    // The kernel says EINVAL to an index that no interface has.
+    let (interface, cause) = match interface_name(ifindex) {
+        Some(name) => (name, cause),
+        None => (
+            format!("#{ifindex}"),
+            io::Error::from_raw_os_error(libc::ENODEV),
+        ),
+    };
     // EBUSY: a link or a program is attached in this mode; EEXIST: one is in the other mode.
     if let Some(libc::EBUSY | libc::EEXIST) = cause.raw_os_error()
         && let Some(program) = attached_program(ifindex)
@@ -120,18 +128,10 @@ fn refused(cause: io::Error, ifindex: u32, mode: AttachMode) -> BpfError {
     }
 }
 
-/// The name of an interface, or its number where it has none any more.
-fn interface_name(ifindex: u32) -> String {
-    let mut buffer = [0_u8; libc::IF_NAMESIZE];
-    // SAFETY: the buffer has the IF_NAMESIZE bytes that the call may write.
-    let name = unsafe { libc::if_indextoname(ifindex, buffer.as_mut_ptr().cast()) };
-    if name.is_null() {
-        return format!("#{ifindex}");
-    }
-    match CStr::from_bytes_until_nul(&buffer) {
-        Ok(name) => name.to_string_lossy().into_owned(),
-        Err(_) => format!("#{ifindex}"),
-    }
+/// The name of an interface, if there is one with this index.
+fn interface_name(ifindex: u32) -> Option<String> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+    index_to_name(socket, ifindex).ok()
 }
 
 /// Id, name and mode of the XDP program on an interface.
@@ -166,7 +166,7 @@ fn program_name(id: u32) -> Option<String> {
     }
     // SAFETY: the call returned a new descriptor that nobody else owns.
     let fd = unsafe { OwnedFd::from_raw_fd(ret) };
-    let info = super::program_info(&fd)?;
+    let info = super::program_info(fd.as_fd())?;
     let name: Vec<u8> = info
         .name
         .iter()

@@ -21,21 +21,24 @@
     reason = "bpf_link_create with flags, bpf_xdp_query and test runs have no safe form"
 )]
 
+mod counts;
 mod error;
 mod layout;
 mod link;
+mod log;
 mod steer;
+mod test_run;
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libbpf_rs::libbpf_sys;
 
+pub use counts::{CountsReader, ProgramStatistics, SteerCounts};
 pub use error::BpfError;
 pub use layout::{Action, SteerVerdict};
 pub use link::{AttachMode, Link};
-pub use steer::{
-    ProgramStatistics, Slot, SteerConfig, SteerCounts, SteerProgram, TestRun, TestRunOutcome, Vip,
-};
+pub use steer::{Slot, SteerConfig, SteerProgram, Vip};
+pub use test_run::{TestRun, TestRunOutcome};
 
 /// Generated from `bpf/steer.bpf.c` by the build script.
 mod skeleton {
@@ -55,7 +58,7 @@ mod skeleton {
 }
 
 /// What the kernel tells about a loaded program.
-fn program_info(fd: &OwnedFd) -> Option<libbpf_sys::bpf_prog_info> {
+fn program_info(fd: BorrowedFd<'_>) -> Option<libbpf_sys::bpf_prog_info> {
     let mut info = libbpf_sys::bpf_prog_info::default();
     let mut len = u32::try_from(size_of_val(&info)).ok()?;
     // SAFETY: `info` is ours, zeroed, and `len` is its size; the kernel writes at most `len` bytes,

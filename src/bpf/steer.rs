@@ -5,23 +5,22 @@
 //! keeps a reload whole, see [`SteerProgram::replace_vips`].
 
 use core::mem::MaybeUninit;
-use core::time::Duration;
-use std::collections::HashMap;
-use std::io;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject, PrintLevel, libbpf_sys, set_print};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject};
 
-use super::error::{BpfError, load_remedy};
-use super::layout::{Action, SourceKey, SteerVerdict, VipKey, VipValue};
+use super::counts::{CountsReader, SteerCounts};
+use super::error::{BpfError, io_error, load_remedy, map_error};
+use super::layout::{SourceKey, VipKey, VipValue};
 use super::link::{AttachMode, Link};
+use super::log;
 use super::skeleton::SteerSkelBuilder;
 use crate::limits::{
     INTERFACES_MAX, QUEUES_MAX, RX_FRAME_LEN_MAX, SOURCE_NETWORKS_MAX, VIPS_MAX, WORKERS_MAX,
 };
-use crate::net::{ListenerIndex, Network, SocketAddr};
+use crate::net::{ListenerIndex, Network, SocketAddr, canonical};
 
 /// What cannot change while the program is loaded.
 #[derive(Clone, Debug)]
@@ -102,59 +101,6 @@ pub struct Vip {
     pub deny: Vec<Network>,
 }
 
-/// Frames by verdict, summed over CPUs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SteerCounts([u64; SteerVerdict::COUNT]);
-
-impl SteerCounts {
-    /// Frames with this verdict.
-    pub fn of(&self, verdict: SteerVerdict) -> u64 {
-        self.0[verdict as usize]
-    }
-
-    /// Frames that the program has seen.
-    pub fn total(&self) -> u64 {
-        self.0.iter().sum()
-    }
-
-    /// Every verdict with its frames.
-    pub fn iter(&self) -> impl Iterator<Item = (SteerVerdict, u64)> + '_ {
-        SteerVerdict::ALL.iter().copied().zip(self.0)
-    }
-}
-
-/// One frame through the program without an interface (`BPF_PROG_TEST_RUN`).
-#[derive(Clone, Copy, Debug)]
-pub struct TestRun<'a> {
-    /// The frame, from its Ethernet header, at least 14 bytes.
-    pub frame: &'a [u8],
-    /// The interface and RX queue it pretends to come from; without, the loopback interface and
-    /// queue 0.
-    pub ingress: Option<(u32, u32)>,
-    /// How often to run.
-    pub repeat: u32,
-}
-
-/// What a test run gave.
-#[derive(Clone, Debug)]
-pub struct TestRunOutcome {
-    /// What the program returned; `None` if it is no XDP action.
-    pub action: Option<Action>,
-    /// The frame afterwards.
-    pub frame: Vec<u8>,
-    /// Time per run, on average.
-    pub duration: Duration,
-}
-
-/// Sizes of the loaded program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProgramStatistics {
-    /// Instructions after the verifier's rewriting.
-    pub instructions: u32,
-    /// Instructions that the verifier walked, all paths together; it gives up at one million.
-    pub verified_instructions: u32,
-}
-
 /// A loaded steering program.
 #[derive(Debug)]
 pub struct SteerProgram {
@@ -164,7 +110,7 @@ pub struct SteerProgram {
     vips_map: MapHandle,
     sources_map: MapHandle,
     xsks: MapHandle,
-    verdicts: MapHandle,
+    counts: CountsReader,
     /// What is in `vips_map`.
     vips: HashMap<SocketAddr, Vip>,
     /// What is in `sources_map`: networks, sorted and without repeats, to their list's number.
@@ -180,7 +126,7 @@ impl SteerProgram {
     /// Sizes outside `limits.rs`; the kernel's refusal, with the verifier's log.
     pub fn load(config: &SteerConfig) -> Result<Self, BpfError> {
         config.check()?;
-        capture_log(|log| Self::load_logged(config, log))
+        log::capture(|log| Self::load_logged(config, log))
     }
 
     fn load_logged(config: &SteerConfig, log: &dyn Fn() -> String) -> Result<Self, BpfError> {
@@ -237,7 +183,7 @@ impl SteerProgram {
             vips_map: handle(&loaded.maps.vips)?,
             sources_map: handle(&loaded.maps.sources)?,
             xsks: handle(&loaded.maps.xsks)?,
-            verdicts: handle(&loaded.maps.verdicts)?,
+            counts: CountsReader::new(handle(&loaded.maps.verdicts)?),
             vips: HashMap::new(),
             lists: HashMap::new(),
             last_list: 0,
@@ -259,7 +205,6 @@ impl SteerProgram {
             ),
             (&self.sources_map, "sources", size_of::<SourceKey>(), 4),
             (&self.xsks, "xsks", 4, 4),
-            (&self.verdicts, "verdicts", 4, 8),
         ];
         for (map, name, key_size, value_size) in expected {
             if map.key_size() as usize != key_size || map.value_size() as usize != value_size {
@@ -321,7 +266,7 @@ impl SteerProgram {
     /// A map is full; the system's.
     pub fn set_vip(&mut self, address: SocketAddr, vip: &Vip) -> Result<(), BpfError> {
         let mut vips: Vec<_> = self.vips.clone().into_iter().collect();
-        vips.retain(|(there, _)| VipKey::new(*there) != VipKey::new(address));
+        vips.retain(|(there, _)| *there != plain(address));
         vips.push((address, vip.clone()));
         self.replace_vips(&vips)
     }
@@ -332,7 +277,7 @@ impl SteerProgram {
     /// The system's.
     pub fn remove_vip(&mut self, address: SocketAddr) -> Result<(), BpfError> {
         let mut vips: Vec<_> = self.vips.clone().into_iter().collect();
-        vips.retain(|(there, _)| VipKey::new(*there) != VipKey::new(address));
+        vips.retain(|(there, _)| *there != plain(address));
         self.replace_vips(&vips)
     }
 
@@ -348,7 +293,7 @@ impl SteerProgram {
     pub fn replace_vips(&mut self, vips: &[(SocketAddr, Vip)]) -> Result<(), BpfError> {
         let vips: HashMap<SocketAddr, Vip> = vips
             .iter()
-            .map(|(address, vip)| (*address, vip.normal()))
+            .map(|(address, vip)| (plain(*address), vip.normal()))
             .collect();
         check_bounds(&vips)?;
 
@@ -392,12 +337,24 @@ impl SteerProgram {
         // 2^32 changes of a list are more than a process lives to see.
         self.last_list = self.last_list.wrapping_add(1);
         let list = self.last_list;
-        for network in networks {
+        let written = networks.iter().try_for_each(|network| {
             let key = SourceKey::new(list, network).to_bytes();
-            update(&self.sources_map, "sources", &key, &1_u32.to_ne_bytes())?;
+            update(&self.sources_map, "sources", &key, &1_u32.to_ne_bytes())
+        });
+        if let Err(error) = written {
+            // No VIP has its number yet; take back what was written of it.
+            let _ = self.remove_list(list, networks);
+            return Err(error);
         }
         self.lists.insert(networks.to_vec(), list);
         Ok(list)
+    }
+
+    fn remove_list(&self, list: u32, networks: &[Network]) -> Result<(), BpfError> {
+        networks.iter().try_for_each(|network| {
+            let key = SourceKey::new(list, network).to_bytes();
+            delete(&self.sources_map, "sources", &key)
+        })
     }
 
     fn remove_unused_lists(&mut self) -> Result<(), BpfError> {
@@ -414,10 +371,7 @@ impl SteerProgram {
             let Some(list) = self.lists.remove(&networks) else {
                 continue;
             };
-            for network in &networks {
-                let key = SourceKey::new(list, network).to_bytes();
-                delete(&self.sources_map, "sources", &key)?;
-            }
+            self.remove_list(list, &networks)?;
         }
         Ok(())
     }
@@ -441,77 +395,22 @@ impl SteerProgram {
     /// # Errors
     /// The system's.
     pub fn counts(&self) -> Result<SteerCounts, BpfError> {
-        let mut counts = SteerCounts::default();
-        for (verdict, count) in SteerVerdict::ALL.iter().zip(&mut counts.0) {
-            let key = (*verdict as u32).to_ne_bytes();
-            let per_cpu = self
-                .verdicts
-                .lookup_percpu(&key, MapFlags::ANY)
-                .map_err(|error| map_error("verdicts", "read", &error))?
-                .unwrap_or_default();
-            *count = per_cpu
-                .iter()
-                .filter_map(|bytes| bytes.as_slice().try_into().ok())
-                .map(u64::from_ne_bytes)
-                .sum();
-        }
-        Ok(counts)
+        self.counts.read()
     }
 
-    /// Sizes of the program as loaded.
-    pub fn statistics(&self) -> Option<ProgramStatistics> {
-        let info = super::program_info(&self.program)?;
-        Some(ProgramStatistics {
-            // Eight bytes each.
-            instructions: info.xlated_prog_len / 8,
-            verified_instructions: info.verified_insns,
-        })
-    }
-
-    /// Runs the program over one frame.
+    /// A reader of the counters that lives on its own.
     ///
     /// # Errors
-    /// The kernel's: no such queue, or a frame shorter than an Ethernet header.
-    pub fn test_run(&self, run: TestRun<'_>) -> Result<TestRunOutcome, BpfError> {
-        let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
-        let (ifindex, queue) = run.ingress.unwrap_or_default();
-        let context = libbpf_sys::xdp_md {
-            data: 0,
-            data_end: size(run.frame.len()),
-            data_meta: 0,
-            ingress_ifindex: ifindex,
-            rx_queue_index: queue,
-            egress_ifindex: 0,
-        };
-        let mut frame = vec![0; run.frame.len()];
-        let mut options = libbpf_sys::bpf_test_run_opts {
-            sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
-            data_in: run.frame.as_ptr().cast(),
-            data_size_in: size(run.frame.len()),
-            data_out: frame.as_mut_ptr().cast(),
-            data_size_out: size(frame.len()),
-            repeat: i32::try_from(run.repeat.max(1)).unwrap_or(i32::MAX),
-            ..Default::default()
-        };
-        if run.ingress.is_some() {
-            options.ctx_in = (&raw const context).cast();
-            options.ctx_size_in = size(size_of_val(&context));
-        }
-        // SAFETY: every pointer in `options` leads to memory of the length beside it that outlives
-        // the call; only `frame` is written, and it is ours.
-        let ret = unsafe {
-            libbpf_sys::bpf_prog_test_run_opts(self.program.as_raw_fd(), &raw mut options)
-        };
-        if ret < 0 {
-            return Err(BpfError::TestRun {
-                cause: io::Error::from_raw_os_error(-ret),
-            });
-        }
-        Ok(TestRunOutcome {
-            action: Action::from_u32(options.retval),
-            frame,
-            duration: Duration::from_nanos(options.duration.into()),
-        })
+    /// No file descriptor is left.
+    pub fn counts_reader(&self) -> Result<CountsReader, BpfError> {
+        self.counts.try_clone()
+    }
+}
+
+impl AsFd for SteerProgram {
+    /// The program.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
     }
 }
 
@@ -538,6 +437,11 @@ impl Vip {
     }
 }
 
+/// One form per address: IPv4 out of IPv6, no scope, no flow label.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(canonical(address.ip()), address.port())
+}
+
 fn check_bounds(vips: &HashMap<SocketAddr, Vip>) -> Result<(), BpfError> {
     if let Some(address) = vips.keys().nth(VIPS_MAX) {
         return Err(BpfError::TooManyVips {
@@ -545,7 +449,7 @@ fn check_bounds(vips: &HashMap<SocketAddr, Vip>) -> Result<(), BpfError> {
             max: VIPS_MAX,
         });
     }
-    let lists: std::collections::HashSet<&Vec<Network>> = vips
+    let lists: HashSet<&Vec<Network>> = vips
         .values()
         .flat_map(|vip| [&vip.allow, &vip.deny])
         .collect();
@@ -572,56 +476,4 @@ fn delete(map: &MapHandle, name: &'static str, key: &[u8]) -> Result<(), BpfErro
         }
         _ => Ok(()),
     }
-}
-
-fn map_error(map: &'static str, operation: &'static str, error: &libbpf_rs::Error) -> BpfError {
-    BpfError::Map {
-        map,
-        operation,
-        cause: io_error(error),
-    }
-}
-
-/// The system's error at the bottom of libbpf-rs's.
-fn io_error(error: &libbpf_rs::Error) -> io::Error {
-    let mut source: Option<&(dyn core::error::Error + 'static)> = Some(error);
-    while let Some(inner) = source {
-        if let Some(inner) = inner.downcast_ref::<io::Error>()
-            && let Some(code) = inner.raw_os_error()
-        {
-            return io::Error::from_raw_os_error(code);
-        }
-        source = inner.source();
-    }
-    io::Error::other(format!("{error:#}"))
-}
-
-/// What libbpf printed while loading. Its callback is a bare function, so this must be a static.
-static LOG: Mutex<String> = Mutex::new(String::new());
-
-/// Bytes of log kept: the end, where the verifier says what it did not like.
-const LOG_LEN_MAX: usize = 64 * 1024;
-
-/// Runs `load` with libbpf's messages kept instead of printed; `load` can ask for them.
-fn capture_log<T>(load: impl FnOnce(&dyn Fn() -> String) -> T) -> T {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    fn keep(_level: PrintLevel, message: String) {
-        let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
-        log.push_str(&message);
-        if log.len() > LOG_LEN_MAX {
-            let excess = log.len() - LOG_LEN_MAX;
-            let cut = log.ceil_char_boundary(excess);
-            log.drain(..cut);
-        }
-    }
-    fn take() -> String {
-        core::mem::take(&mut LOG.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    take();
-    let before = set_print(Some((PrintLevel::Warn, keep)));
-    let result = load(&take);
-    set_print(before);
-    result
 }
