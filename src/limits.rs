@@ -91,6 +91,10 @@ pub const PROBES_PER_TICK: usize = 256;
 
 // ---- SIP ----------------------------------------------------------------------------------------
 
+/// Bytes of one message over UDP: what a 16-bit length field can say, and what a span can reach.
+pub const MESSAGE_LEN_MAX: usize = 65_535;
+const _: () = assert!(MESSAGE_LEN_MAX >= DATAGRAM_LEN_MAX);
+
 /// Header rows in one message. The longest torture message of RFC 4475 has under 40 rows; real
 /// traffic under 60.
 pub const HEADERS_MAX: usize = 192;

@@ -1,0 +1,790 @@
+//! The index of one message: what [`Message::parse`] finds in a datagram in one pass.
+//!
+//! ```text
+//! INVITE sip:bob@… SIP/2.0 CRLF         decoded: method, URI
+//! Via: SIP/2.0/UDP …;branch=… CRLF      row 0, decoded: the top Via
+//! Max-Forwards: 70 CRLF                 row 1, decoded
+//! …                                     row n: name and spans, nothing more
+//! CRLF
+//! body                                  a span, never looked at
+//! ```
+//!
+//! One `Message` serves a worker for its life: it holds no reference to the datagram and no heap,
+//! and starting over costs a few words, because rows behind `row_count` and first-row entries of
+//! names not seen are never read. All spans lie inside the datagram that was parsed last.
+//!
+//! # What is malformed
+//!
+//! RFC 3261 §16.3 step 1: only what a proxy uses must be well-formed; the rest is forwarded as it
+//! is. Used here are the framing, the start line, the first Via value, Call-ID, CSeq, the addresses
+//! and tags of From and To, Content-Length, and that the rows which may stand once do so. A bad
+//! Max-Forwards is told by [`MaxForwards::value`], not by an error. After an error the index holds
+//! all that could be read, so that an answer can be made of it.
+//!
+//! Line ends must be CRLF: a message in which a CR or LF of its own stands in the header section is
+//! an error, since other parsers take it for a line end or not as they like, and then two elements
+//! see two different messages. For the index a bare LF ends a line.
+
+use super::cseq::CSeq;
+use super::header::{HeaderName, HeaderRow, NAME_LEN_MAX, NAMES};
+use super::method::Method;
+use super::name_addr;
+use super::scan::{self, Lines, Number, byte, colon_mask, is_lws, number, skip_lws, trim};
+use super::start_line::{self, StartLine};
+use super::uri::Uri;
+use super::via::Via;
+use super::{ParseError, Span};
+use crate::limits::{HEADER_SECTION_LEN_MAX, HEADERS_MAX, MESSAGE_LEN_MAX, VIAS_MAX};
+
+/// Whether a message is a request or a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A request line was read.
+    Request,
+    /// A status line was read.
+    Response,
+    /// No start line could be read.
+    Unknown,
+}
+
+/// The Max-Forwards of a request (RFC 3261 §20.22).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxForwards {
+    /// The value as written.
+    pub span: Span,
+    /// 0 to 255; `None` if it is anything else, see RFC 4475 §3.1.2.4.
+    pub value: Option<u8>,
+}
+
+/// The Max-Breadth of a request (RFC 5393 §5.3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxBreadth {
+    /// The value as written.
+    pub span: Span,
+    /// The number; `None` if it is none of 32 bits.
+    pub value: Option<u32>,
+}
+
+/// The index of one message.
+#[derive(Clone, Debug)]
+pub struct Message {
+    kind: Kind,
+    method: Method,
+    status: u16,
+    method_span: Span,
+    uri_span: Span,
+    version: Span,
+    reason: Span,
+    start_line: Span,
+    uri: Option<Uri>,
+    top_via: Option<Via>,
+    call_id: Option<Span>,
+    cseq: Option<CSeq>,
+    from_tag: Option<Span>,
+    to_tag: Option<Span>,
+    max_forwards: Option<MaxForwards>,
+    max_breadth: Option<MaxBreadth>,
+    content_length: Option<(Span, usize)>,
+    body: Span,
+    /// Names seen, and seen more than once, as [`HeaderName::bit`]s.
+    seen: u64,
+    repeated: u64,
+    /// Row of the first header of each name; stale for names not in `seen`.
+    first_rows: [u8; NAMES],
+    /// INVARIANT: at most `HEADERS_MAX`; rows behind it are stale.
+    row_count: usize,
+    rows: [HeaderRow; HEADERS_MAX],
+    error: Option<ParseError>,
+}
+
+const _: () = assert!(HEADERS_MAX <= u8::MAX as usize + 1);
+const _: () = assert!(MESSAGE_LEN_MAX <= u16::MAX as usize);
+
+impl Message {
+    /// An empty index.
+    pub fn new() -> Self {
+        Self {
+            kind: Kind::Unknown,
+            method: Method::Other,
+            status: 0,
+            method_span: Span::EMPTY,
+            uri_span: Span::EMPTY,
+            version: Span::EMPTY,
+            reason: Span::EMPTY,
+            start_line: Span::EMPTY,
+            uri: None,
+            top_via: None,
+            call_id: None,
+            cseq: None,
+            from_tag: None,
+            to_tag: None,
+            max_forwards: None,
+            max_breadth: None,
+            content_length: None,
+            body: Span::EMPTY,
+            seen: 0,
+            repeated: 0,
+            first_rows: [0; NAMES],
+            row_count: 0,
+            rows: [HeaderRow::EMPTY; HEADERS_MAX],
+            error: None,
+        }
+    }
+
+    /// Indexes a UDP datagram.
+    ///
+    /// # Errors
+    ///
+    /// The first cause met. The index holds what could be read.
+    pub fn parse(&mut self, datagram: &[u8]) -> Result<(), ParseError> {
+        self.reset();
+        if datagram.len() > MESSAGE_LEN_MAX {
+            return Err(ParseError::MessageTooLong);
+        }
+        let mut lines = Lines::new(datagram);
+        let rows_start = self.read_start_line(datagram, &mut lines)?;
+        let headers_end = match self.read_rows(datagram, &mut lines, rows_start) {
+            Ok(headers_end) => headers_end,
+            Err(error) => return Err(self.error.unwrap_or(error)),
+        };
+        if lines.bare_line_end_before(headers_end) {
+            self.fail(ParseError::BareLineEnd);
+        }
+        if headers_end - self.start_line.start() > HEADER_SECTION_LEN_MAX {
+            self.fail(ParseError::HeadersTooLong);
+        }
+        self.check_counts();
+        self.frame_body(headers_end, datagram.len());
+        self.error.map_or(Ok(()), Err)
+    }
+
+    /// Forgets the last message. The tables keep their bytes; nothing reads them.
+    #[inline]
+    fn reset(&mut self) {
+        self.kind = Kind::Unknown;
+        self.method = Method::Other;
+        self.status = 0;
+        self.method_span = Span::EMPTY;
+        self.uri_span = Span::EMPTY;
+        self.version = Span::EMPTY;
+        self.reason = Span::EMPTY;
+        self.start_line = Span::EMPTY;
+        self.uri = None;
+        self.top_via = None;
+        self.call_id = None;
+        self.cseq = None;
+        self.from_tag = None;
+        self.to_tag = None;
+        self.max_forwards = None;
+        self.max_breadth = None;
+        self.content_length = None;
+        self.body = Span::EMPTY;
+        self.seen = 0;
+        self.repeated = 0;
+        self.row_count = 0;
+        self.error = None;
+    }
+
+    #[inline]
+    fn fail(&mut self, error: ParseError) {
+        self.error.get_or_insert(error);
+    }
+
+    #[inline]
+    fn note(&mut self, result: Result<(), ParseError>) {
+        if let Err(error) = result {
+            self.fail(error);
+        }
+    }
+
+    /// Reads the start line and tells where the next line starts.
+    #[inline]
+    fn read_start_line(
+        &mut self,
+        datagram: &[u8],
+        lines: &mut Lines<'_>,
+    ) -> Result<usize, ParseError> {
+        let mut start = 0;
+        let (end, next) = loop {
+            let line_feed = lines.next_line_feed().ok_or(ParseError::NotSip)?;
+            let end = line_end(datagram, start, line_feed);
+            if end > start {
+                break (end, line_feed + 1);
+            }
+            // RFC 3261 §7.5: CRLF before the start line is ignored.
+            start = line_feed + 1;
+        };
+        self.start_line = Span::at(start, end);
+        let (line, result) = start_line::parse(datagram, start, end)?;
+        self.note(result);
+        match line {
+            StartLine::Request {
+                method,
+                method_span,
+                uri_span,
+                uri,
+                version,
+            } => {
+                self.kind = Kind::Request;
+                self.method = method;
+                self.method_span = method_span;
+                self.uri_span = uri_span;
+                self.uri = uri;
+                self.version = version;
+            }
+            StartLine::Response {
+                version,
+                status,
+                reason,
+            } => {
+                self.kind = Kind::Response;
+                self.version = version;
+                self.status = status;
+                self.reason = reason;
+            }
+        }
+        if matches!(byte(datagram, next), b' ' | b'\t') {
+            self.fail(ParseError::StartLineFolded);
+        }
+        Ok(next)
+    }
+
+    /// Reads all rows and tells where the body starts.
+    #[inline]
+    fn read_rows(
+        &mut self,
+        datagram: &[u8],
+        lines: &mut Lines<'_>,
+        mut start: usize,
+    ) -> Result<usize, ParseError> {
+        loop {
+            let first_line_feed = lines
+                .next_line_feed()
+                .ok_or(ParseError::HeadersUnterminated)?;
+            let first_end = line_end(datagram, start, first_line_feed);
+            if first_end == start {
+                return Ok(first_line_feed + 1);
+            }
+            // RFC 3261 §7.3.1: a line that starts with white space continues the row.
+            let mut line_feed = first_line_feed;
+            while matches!(byte(datagram, line_feed + 1), b' ' | b'\t') {
+                line_feed = lines
+                    .next_line_feed()
+                    .ok_or(ParseError::HeadersUnterminated)?;
+            }
+            let end = if line_feed == first_line_feed {
+                first_end
+            } else {
+                line_end(datagram, start, line_feed)
+            };
+            if self.row_count == HEADERS_MAX {
+                return Err(ParseError::TooManyHeaders);
+            }
+            self.read_row(datagram, start, first_end, end, line_feed + 1);
+            start = line_feed + 1;
+        }
+    }
+
+    /// Indexes the row `start..next`, whose first line ends at `first_end` and its last at `end`.
+    #[inline]
+    fn read_row(
+        &mut self,
+        datagram: &[u8],
+        start: usize,
+        first_end: usize,
+        end: usize,
+        next: usize,
+    ) {
+        let (name, colon) = match read_name(datagram, start, first_end) {
+            Some(found) => found,
+            None => {
+                // RFC 3261 §16.3 step 1: not a header, so none that we use; it goes through as it
+                // is. Folded, others might join the lines to a header that we did not see.
+                if end != first_end {
+                    self.fail(ParseError::HeaderWithoutColon);
+                }
+                (HeaderName::Other, end)
+            }
+        };
+        let (value_start, value_end) = value_bounds(datagram, (colon + 1).min(end), end);
+        let value = Span::at(value_start, value_end);
+        if let Some(row) = self.rows.get_mut(self.row_count) {
+            *row = HeaderRow {
+                name,
+                row: Span::at(start, next),
+                value,
+            };
+        }
+        let first = self.seen & name.bit() == 0;
+        if first {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "row_count < HEADERS_MAX <= 256"
+            )]
+            if let Some(row) = self.first_rows.get_mut(name as usize) {
+                *row = self.row_count as u8;
+            }
+            self.seen |= name.bit();
+            self.row_count += 1;
+            if name as u8 <= HeaderName::MaxBreadth as u8 {
+                self.decode(datagram, name, value);
+            }
+        } else {
+            self.repeated |= name.bit();
+            self.row_count += 1;
+        }
+    }
+
+    /// Decodes the first row of a header that the forwarder always needs.
+    #[inline]
+    fn decode(&mut self, datagram: &[u8], name: HeaderName, value: Span) {
+        let (start, end) = (value.start(), value.end());
+        match name {
+            HeaderName::Via => {
+                let result = Via::parse_at(datagram, start, end, &mut self.top_via);
+                self.note(result.map(|_| ()));
+            }
+            HeaderName::From => match name_addr::tag(datagram, start, end) {
+                Ok(tag) => self.from_tag = tag,
+                Err(error) => self.fail(error),
+            },
+            HeaderName::To => match name_addr::tag(datagram, start, end) {
+                Ok(tag) => self.to_tag = tag,
+                Err(error) => self.fail(error),
+            },
+            HeaderName::CallId => {
+                // RFC 3261 §25.1: callid = word [ "@" word ], and a word has no white space.
+                let blank = scan::find_any_or_blank(datagram, start, end, []);
+                if start < end && blank == end {
+                    self.call_id = Some(value);
+                } else {
+                    self.fail(ParseError::CallId);
+                }
+            }
+            HeaderName::CSeq => match CSeq::parse(datagram, value) {
+                Ok(cseq) => {
+                    self.cseq = Some(cseq);
+                    // RFC 3261 §8.1.1.5: the method MUST match that of the request.
+                    if self.kind == Kind::Request
+                        && (cseq.method != self.method
+                            || (cseq.method == Method::Other
+                                && cseq.method_span.of(datagram) != self.method_span.of(datagram)))
+                    {
+                        self.fail(ParseError::CSeqMethod);
+                    }
+                }
+                Err(error) => self.fail(error),
+            },
+            HeaderName::MaxForwards => {
+                let number = match number(value.of(datagram)) {
+                    Number::Value(number) => u8::try_from(number).ok(),
+                    _ => None,
+                };
+                self.max_forwards = Some(MaxForwards {
+                    span: value,
+                    value: number,
+                });
+            }
+            HeaderName::MaxBreadth => {
+                let number = match number(value.of(datagram)) {
+                    Number::Value(number) => Some(number),
+                    _ => None,
+                };
+                self.max_breadth = Some(MaxBreadth {
+                    span: value,
+                    value: number,
+                });
+            }
+            HeaderName::ContentLength => self.decode_content_length(datagram, value),
+            _ => {}
+        }
+    }
+
+    fn decode_content_length(&mut self, datagram: &[u8], value: Span) {
+        match number(value.of(datagram)) {
+            Number::Value(length) => match usize::try_from(length) {
+                Ok(length) if length <= MESSAGE_LEN_MAX => {
+                    self.content_length = Some((value, length));
+                }
+                _ => self.fail(ParseError::ContentLengthTooLarge),
+            },
+            Number::TooLarge => self.fail(ParseError::ContentLengthTooLarge),
+            Number::Malformed => {
+                let negative = value
+                    .of(datagram)
+                    .strip_prefix(b"-")
+                    .is_some_and(|digits| number(digits) != Number::Malformed);
+                self.fail(if negative {
+                    ParseError::ContentLengthNegative
+                } else {
+                    ParseError::ContentLength
+                });
+            }
+        }
+    }
+
+    /// RFC 3261 §8.1.1, §20: what every message has, and what it has once.
+    #[inline]
+    fn check_counts(&mut self) {
+        const NEEDED: u64 = HeaderName::Via.bit()
+            | HeaderName::From.bit()
+            | HeaderName::To.bit()
+            | HeaderName::CallId.bit()
+            | HeaderName::CSeq.bit();
+        const SINGLE: u64 = HeaderName::From.bit()
+            | HeaderName::To.bit()
+            | HeaderName::CallId.bit()
+            | HeaderName::CSeq.bit()
+            | HeaderName::MaxForwards.bit()
+            | HeaderName::ContentLength.bit()
+            | HeaderName::MaxBreadth.bit();
+        if self.seen & NEEDED == NEEDED && self.repeated & SINGLE == 0 {
+            return;
+        }
+        for (name, missing, twice) in [
+            (HeaderName::Via, Some(ParseError::ViaMissing), None),
+            (
+                HeaderName::From,
+                Some(ParseError::FromMissing),
+                Some(ParseError::FromTwice),
+            ),
+            (
+                HeaderName::To,
+                Some(ParseError::ToMissing),
+                Some(ParseError::ToTwice),
+            ),
+            (
+                HeaderName::CallId,
+                Some(ParseError::CallIdMissing),
+                Some(ParseError::CallIdTwice),
+            ),
+            (
+                HeaderName::CSeq,
+                Some(ParseError::CSeqMissing),
+                Some(ParseError::CSeqTwice),
+            ),
+            (
+                HeaderName::MaxForwards,
+                None,
+                Some(ParseError::MaxForwardsTwice),
+            ),
+            (
+                HeaderName::ContentLength,
+                None,
+                Some(ParseError::ContentLengthTwice),
+            ),
+            (
+                HeaderName::MaxBreadth,
+                None,
+                Some(ParseError::MaxBreadthTwice),
+            ),
+        ] {
+            let cause = if self.seen & name.bit() == 0 {
+                missing
+            } else if self.repeated & name.bit() != 0 {
+                twice
+            } else {
+                None
+            };
+            if let Some(cause) = cause {
+                self.fail(cause);
+            }
+        }
+    }
+
+    /// RFC 3261 §18.3: over UDP a body ends where Content-Length says, and without one where the
+    /// datagram ends; a datagram that is too short for it is an error.
+    #[inline]
+    fn frame_body(&mut self, start: usize, datagram_len: usize) {
+        let end = match self.content_length {
+            Some((_, length)) if length <= datagram_len - start => start + length,
+            Some(_) => {
+                self.fail(ParseError::BodyTruncated);
+                datagram_len
+            }
+            None => datagram_len,
+        };
+        self.body = Span::at(start, end);
+    }
+
+    /// Request, response, or neither.
+    #[inline]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The method of a request; `Other` for a response.
+    #[inline]
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The method as written.
+    pub fn method_span(&self) -> Span {
+        self.method_span
+    }
+
+    /// The Request-URI, decoded; `None` if it is malformed or this is no request.
+    #[inline]
+    pub fn request_uri(&self) -> Option<&Uri> {
+        self.uri.as_ref()
+    }
+
+    /// The Request-URI as written.
+    pub fn request_uri_span(&self) -> Span {
+        self.uri_span
+    }
+
+    /// The status code of a response; 0 for a request, or if the code is malformed.
+    #[inline]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The reason phrase.
+    pub fn reason(&self) -> Span {
+        self.reason
+    }
+
+    /// The version as written.
+    pub fn version(&self) -> Span {
+        self.version
+    }
+
+    /// The start line without its line end. What stands before it is CRLF that does not belong to
+    /// the message.
+    pub fn start_line(&self) -> Span {
+        self.start_line
+    }
+
+    /// All rows, in order.
+    #[inline]
+    pub fn headers(&self) -> &[HeaderRow] {
+        self.rows.get(..self.row_count).unwrap_or_default()
+    }
+
+    /// Whether a header of this name is present.
+    #[inline]
+    pub fn has(&self, name: HeaderName) -> bool {
+        self.seen & name.bit() != 0
+    }
+
+    /// The first row of this name.
+    #[inline]
+    pub fn first(&self, name: HeaderName) -> Option<&HeaderRow> {
+        self.headers().get(self.first_index(name)?)
+    }
+
+    #[inline]
+    fn first_index(&self, name: HeaderName) -> Option<usize> {
+        if !self.has(name) {
+            return None;
+        }
+        self.first_rows
+            .get(name as usize)
+            .map(|row| usize::from(*row))
+    }
+
+    /// All rows of this name, in order.
+    pub fn rows(&self, name: HeaderName) -> impl Iterator<Item = &HeaderRow> + Clone {
+        let rows = match self.first_index(name) {
+            Some(first) => self.headers().get(first..).unwrap_or_default(),
+            None => &[],
+        };
+        rows.iter().filter(move |row| row.name == name)
+    }
+
+    /// The first Via value. It is there after an error, too, if its sent-by could be read.
+    #[inline]
+    pub fn top_via(&self) -> Option<&Via> {
+        self.top_via.as_ref()
+    }
+
+    /// The second Via value, in the same row or the next; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Via::parse`].
+    pub fn next_via(&self, datagram: &[u8]) -> Result<Option<Via>, ParseError> {
+        self.vias(datagram).nth(1).transpose()
+    }
+
+    /// All Via values in order, decoded one by one; ends behind the first malformed one.
+    pub fn vias<'a>(&'a self, datagram: &'a [u8]) -> Vias<'a> {
+        Vias {
+            message: self,
+            datagram,
+            row: self.first_index(HeaderName::Via).unwrap_or(usize::MAX),
+            pos: None,
+            count: 0,
+        }
+    }
+
+    /// The Call-ID.
+    #[inline]
+    pub fn call_id(&self) -> Option<Span> {
+        self.call_id
+    }
+
+    /// The CSeq.
+    #[inline]
+    pub fn cseq(&self) -> Option<CSeq> {
+        self.cseq
+    }
+
+    /// The tag of From.
+    #[inline]
+    pub fn from_tag(&self) -> Option<Span> {
+        self.from_tag
+    }
+
+    /// The tag of To.
+    #[inline]
+    pub fn to_tag(&self) -> Option<Span> {
+        self.to_tag
+    }
+
+    /// The Max-Forwards; `None` if there is no such row.
+    #[inline]
+    pub fn max_forwards(&self) -> Option<MaxForwards> {
+        self.max_forwards
+    }
+
+    /// The Max-Breadth; `None` if there is no such row.
+    #[inline]
+    pub fn max_breadth(&self) -> Option<MaxBreadth> {
+        self.max_breadth
+    }
+
+    /// The Content-Length, as written and as a number.
+    #[inline]
+    pub fn content_length(&self) -> Option<(Span, usize)> {
+        self.content_length
+    }
+
+    /// The body, cut to the Content-Length.
+    #[inline]
+    pub fn body(&self) -> Span {
+        self.body
+    }
+
+    /// Where the body starts: behind the empty line.
+    #[inline]
+    pub fn body_start(&self) -> usize {
+        self.body.start()
+    }
+
+    /// Where the message ends. RFC 3261 §18.3: what the datagram holds behind it MUST be discarded.
+    #[inline]
+    pub fn message_end(&self) -> usize {
+        self.body.end()
+    }
+}
+
+impl Default for Message {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The Via values of a message.
+#[derive(Clone, Debug)]
+pub struct Vias<'a> {
+    message: &'a Message,
+    datagram: &'a [u8],
+    row: usize,
+    /// Where to go on in the row; `None` at its start.
+    pos: Option<usize>,
+    count: usize,
+}
+
+impl Iterator for Vias<'_> {
+    type Item = Result<Via, ParseError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let row = self.message.headers().get(self.row)?;
+            if row.name != HeaderName::Via {
+                self.row += 1;
+                continue;
+            }
+            let (first, pos) = match self.pos {
+                None => (true, row.value.start()),
+                Some(pos) => (false, pos),
+            };
+            let end = row.value.end().min(self.datagram.len());
+            if pos >= end && !first {
+                self.row += 1;
+                self.pos = None;
+                continue;
+            }
+            if self.count == VIAS_MAX {
+                self.row = usize::MAX;
+                return Some(Err(ParseError::TooManyVias));
+            }
+            self.count += 1;
+            let start = if first {
+                pos
+            } else {
+                skip_lws(self.datagram, pos + 1, end)
+            };
+            let mut via = None;
+            return Some(match Via::parse_at(self.datagram, start, end, &mut via) {
+                Ok(after) => {
+                    self.pos = Some(after);
+                    via.ok_or(ParseError::ViaSentBy)
+                }
+                Err(error) => {
+                    self.row = usize::MAX;
+                    Err(error)
+                }
+            });
+        }
+    }
+}
+
+/// The end of the line `start..line_feed` without its CR.
+#[inline]
+fn line_end(datagram: &[u8], start: usize, line_feed: usize) -> usize {
+    if line_feed > start && byte(datagram, line_feed - 1) == b'\r' {
+        line_feed - 1
+    } else {
+        line_feed
+    }
+}
+
+/// The name at `start` and where its colon is; `None` without a colon on the line.
+#[inline]
+fn read_name(datagram: &[u8], start: usize, end: usize) -> Option<(HeaderName, usize)> {
+    if let Some(chunk) = datagram.get(start..).and_then(<[u8]>::first_chunk::<32>) {
+        let len = colon_mask(chunk).trailing_zeros() as usize;
+        if len < 32 && len > 0 && start + len < end && !is_lws(byte(datagram, start + len - 1)) {
+            let name = chunk
+                .first_chunk::<NAME_LEN_MAX>()
+                .map_or(HeaderName::Other, |padded| {
+                    HeaderName::of_padded(padded, len)
+                });
+            return Some((name, start + len));
+        }
+    }
+    // At the end of the datagram, a long name, or white space before the colon.
+    let colon = scan::find_any(datagram, start, end, [b':']);
+    if colon >= end {
+        return None;
+    }
+    // RFC 3261 §25.1: HCOLON = *( SP / HTAB ) ":" SWS
+    let (_, name_end) = trim(datagram, start, colon);
+    let name = datagram.get(start..name_end).unwrap_or_default();
+    Some((HeaderName::parse(name), colon))
+}
+
+/// The value in `start..end` without white space around it.
+#[inline]
+fn value_bounds(datagram: &[u8], start: usize, end: usize) -> (usize, usize) {
+    // Nearly always one space, then text, and text up to the CR.
+    let after = start + usize::from(byte(datagram, start) == b' ');
+    if after < end && byte(datagram, after) > b' ' && byte(datagram, end - 1) > b' ' {
+        return (after, end);
+    }
+    trim(datagram, start, end)
+}
