@@ -21,6 +21,21 @@ pub enum Protocol {
     Wss = 5,
 }
 
+impl Protocol {
+    /// The protocol of a number as the enum gives it out, `None` for any other number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::Sctp,
+            1 => Self::Tcp,
+            2 => Self::Tls,
+            3 => Self::Udp,
+            4 => Self::Ws,
+            5 => Self::Wss,
+            _ => return None,
+        })
+    }
+}
+
 /// Position of a listener in the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerIndex(pub u8);
@@ -45,6 +60,15 @@ pub struct ServerId(pub u32);
 impl ServerId {
     /// Not a server: the peer is outside the farm.
     pub const OUTSIDE: Self = Self(0);
+}
+
+/// An address and how it is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Transport protocol.
+    pub protocol: Protocol,
 }
 
 /// One direction of a UDP exchange as viaduct sees it.
