@@ -1,0 +1,243 @@
+//! The branch of our `Via`: a function of the request, so that a retransmission, the CANCEL and the
+//! non-2xx ACK of an INVITE get the branch of the INVITE on any worker, any node, after a restart.
+//!
+//! ```text
+//! z9hG4bK  s  0  38oqi4pt9v5ufk0e3m9s1ja2dg
+//! cookie   │  │  128-bit hash, base32hex
+//!          │  attempt: which of several tries of one transaction
+//!          mode: s stateless, t with a transaction
+//! ```
+
+use core::fmt;
+use core::hash::Hasher as _;
+use core::ops::Deref;
+
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
+
+use super::base32;
+use super::{CallIdHash, Keys, Mode};
+use crate::net::{IpAddr, canonical};
+
+/// RFC 3261 §8.1.1.7: what a branch of an RFC 3261 element begins with.
+pub const MAGIC_COOKIE: &[u8; 7] = b"z9hG4bK";
+
+/// Bytes of a [`Branch`]: cookie, mode, attempt, 26 characters for 128 bits.
+pub const BRANCH_LEN: usize = MAGIC_COOKIE.len() + 2 + base32::chars(16);
+
+/// Attempts there are of one transaction: the attempt is one base32hex character.
+pub const ATTEMPTS_MAX: u8 = 32;
+
+/// The host of a `Via`'s sent-by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SentBy<'a> {
+    /// A literal, compared by value (RFC 5954 §4.2).
+    Ip(IpAddr),
+    /// A name, compared without case.
+    Name(&'a [u8]),
+}
+
+/// What the branch is made of. The caller fills in all of it; [`Keys::branch`] takes what the
+/// received branch allows.
+#[derive(Clone, Copy, Debug)]
+pub struct BranchInput<'a> {
+    /// The received top `Via`'s branch; empty if there is none.
+    pub branch: &'a [u8],
+    /// The received top `Via`'s host.
+    pub sent_by: SentBy<'a>,
+    /// The received top `Via`'s port, if it names one.
+    pub port: Option<u16>,
+    /// Hash of the Call-ID.
+    pub call_id: CallIdHash,
+    /// The number of the CSeq.
+    pub cseq: u32,
+    /// The received top `Via` value, byte for byte, before anything is added to it.
+    pub via: &'a [u8],
+    /// The From tag; empty if there is none (RFC 2543).
+    pub from_tag: &'a [u8],
+    /// The Request-URI as received.
+    pub request_uri: &'a [u8],
+}
+
+impl BranchInput<'_> {
+    /// Whether the received branch is one of RFC 3261: the cookie and something after it.
+    ///
+    /// A bare cookie (RFC 4475 §3.2.1) identifies nothing and counts as none.
+    pub fn has_cookie(&self) -> bool {
+        self.branch
+            .split_at_checked(MAGIC_COOKIE.len())
+            .is_some_and(|(cookie, rest)| {
+                cookie.eq_ignore_ascii_case(MAGIC_COOKIE) && !rest.is_empty()
+            })
+    }
+}
+
+/// A branch of ours, in its text form, lower case but for the cookie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Branch {
+    text: [u8; BRANCH_LEN],
+    hash: [u8; 16],
+}
+
+impl Branch {
+    fn new(mode: Mode, attempt: u8, hash: u128) -> Self {
+        let hash = hash.to_be_bytes();
+        let mut text = [0; BRANCH_LEN];
+        text[..7].copy_from_slice(MAGIC_COOKIE);
+        text[7] = mode.character();
+        text[8] = base32::digit(attempt);
+        base32::encode(&hash, &mut text[9..]);
+        Self { text, hash }
+    }
+
+    /// Reads a branch of ours in any case; `None` for one that we cannot have made.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let (head, tail) = text.split_at_checked(9)?;
+        let (cookie, marks) = head.split_at(MAGIC_COOKIE.len());
+        if !cookie.eq_ignore_ascii_case(MAGIC_COOKIE) {
+            return None;
+        }
+        let mode = Mode::from_character(marks[0])?;
+        let attempt = base32::value(marks[1])?;
+        let mut hash = [0; 16];
+        base32::decode(tail, &mut hash).then(|| Self::new(mode, attempt, u128::from_be_bytes(hash)))
+    }
+
+    /// Whether a transaction stands behind it.
+    pub fn mode(&self) -> Mode {
+        if self.text[7] == Mode::Stateful.character() {
+            Mode::Stateful
+        } else {
+            Mode::Stateless
+        }
+    }
+
+    /// Which try of its transaction it names.
+    pub fn attempt(&self) -> u8 {
+        base32::value(self.text[8]).unwrap_or(0)
+    }
+
+    /// The 128 bits of the hash, without mode and attempt.
+    pub(super) fn hash(&self) -> [u8; 16] {
+        self.hash
+    }
+}
+
+impl Deref for Branch {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.text
+    }
+}
+
+impl fmt::Debug for Branch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Branch({})", self.text.escape_ascii())
+    }
+}
+
+/// Bytes hashed from the stack in one go; longer input is streamed. 18 of fixed fields, a host
+/// name and a branch of ordinary length.
+const INPUT_LEN: usize = 192;
+
+impl Keys {
+    /// The branch of a request that leaves through us.
+    ///
+    /// SipHash-1-3 with 128 bits of output: the branch must not collide and must not be
+    /// predictable; it authenticates nothing, the MAC of the `Via` parameter does.
+    pub fn branch(&self, mode: Mode, attempt: u8, input: &BranchInput<'_>) -> Branch {
+        let hash = if input.has_cookie() {
+            hash_cookie(&self.branch, input)
+        } else {
+            hash_legacy(&self.branch_legacy, input)
+        };
+        Branch::new(mode, attempt, hash)
+    }
+}
+
+/// RFC 3261 §16.11: "a function of" the received branch, mixed with what else tells transactions
+/// apart and is the same in INVITE, CANCEL and non-2xx ACK.
+///
+/// RFC 3261 §17.2.3: clients may choose equal branches, so sent-by (host and port) is part of it;
+/// behind different NATs even private sent-by addresses are equal, so Call-ID and CSeq number are
+/// too. Not the source address (a NAT may rebind between INVITE and CANCEL), not the method.
+fn hash_cookie(key: &SipHasher13, input: &BranchInput<'_>) -> u128 {
+    let ip;
+    let (kind, host): (u8, &[u8]) = match input.sent_by {
+        SentBy::Ip(address) => match canonical(address) {
+            IpAddr::V4(v4) => {
+                ip = v4.to_ipv6_mapped().octets();
+                (4, &ip[12..])
+            }
+            IpAddr::V6(v6) => {
+                ip = v6.octets();
+                (6, &ip)
+            }
+        },
+        SentBy::Name(name) => (0, name),
+    };
+    // Fixed fields, then the host with its length, then the branch to the end: no two inputs give
+    // the same bytes. RFC 3261 §18.2.2: no port means 5060.
+    let mut fixed = [0; 19];
+    fixed[..8].copy_from_slice(&input.call_id.0.to_le_bytes());
+    fixed[8..12].copy_from_slice(&input.cseq.to_le_bytes());
+    fixed[12..14].copy_from_slice(&input.port.unwrap_or(5060).to_le_bytes());
+    fixed[14..18].copy_from_slice(&length(host).to_le_bytes());
+    fixed[18] = kind;
+
+    let len = fixed.len() + host.len() + input.branch.len();
+    let mut message = [0; INPUT_LEN];
+    let Some(message) = message.get_mut(..len) else {
+        return hash_cookie_long(key, &fixed, host, input.branch);
+    };
+    let (head, rest) = message.split_at_mut(fixed.len());
+    head.copy_from_slice(&fixed);
+    let (middle, tail) = rest.split_at_mut(host.len());
+    middle.copy_from_slice(host);
+    if kind == 0 {
+        middle.make_ascii_lowercase();
+    }
+    tail.copy_from_slice(input.branch);
+    key.hash(message).into()
+}
+
+/// The same hash of the same bytes, without the copy.
+#[cold]
+fn hash_cookie_long(key: &SipHasher13, fixed: &[u8; 19], host: &[u8], branch: &[u8]) -> u128 {
+    let mut hasher = *key;
+    hasher.write(fixed);
+    for chunk in host.chunks(64) {
+        let mut lower = [0; 64];
+        let lower = &mut lower[..chunk.len()];
+        lower.copy_from_slice(chunk);
+        if fixed[18] == 0 {
+            lower.make_ascii_lowercase();
+        }
+        hasher.write(lower);
+    }
+    hasher.write(branch);
+    hasher.finish128().into()
+}
+
+/// RFC 3261 §16.11: without a usable branch, a hash of the top `Via`, the From tag, the Call-ID,
+/// the CSeq number and the Request-URI.
+///
+/// §16.11 recommends the To tag as well. The INVITE lacks it and its non-2xx ACK has it, so that
+/// their branches would differ, against §16.6 step 8 and RFC 5393 §4.2.1. It is left out.
+fn hash_legacy(key: &SipHasher13, input: &BranchInput<'_>) -> u128 {
+    let mut fixed = [0; 20];
+    fixed[..8].copy_from_slice(&input.call_id.0.to_le_bytes());
+    fixed[8..12].copy_from_slice(&input.cseq.to_le_bytes());
+    fixed[12..16].copy_from_slice(&length(input.via).to_le_bytes());
+    fixed[16..].copy_from_slice(&length(input.from_tag).to_le_bytes());
+    let mut hasher = *key;
+    hasher.write(&fixed);
+    hasher.write(input.via);
+    hasher.write(input.from_tag);
+    hasher.write(input.request_uri);
+    hasher.finish128().into()
+}
+
+fn length(field: &[u8]) -> u32 {
+    u32::try_from(field.len()).unwrap_or(u32::MAX)
+}
