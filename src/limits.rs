@@ -105,6 +105,9 @@ pub const HEADER_SECTION_LEN_MAX: usize = 48 * 1024;
 /// Via values in one message; RFC 3261 §16.6 starts Max-Forwards at 70.
 pub const VIAS_MAX: usize = 100;
 
+/// Route values in one request that are looked at; a dialog through ten proxies has ten.
+pub const ROUTE_VALUES_MAX: usize = 64;
+
 /// Edits of one message: Via, two Record-Route, Route in and out, Max-Forwards, Max-Breadth,
 /// received, rport, Request-URI, Content-Length, and as many again.
 pub const EDITS_MAX: usize = 24;

@@ -63,8 +63,8 @@ pub const METHODS: [&str; 15] = [
 pub const STATUS_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "6xx"];
 
 /// Status codes of our own answers that have a counter each; the last is for all others.
-pub const ANSWERS: [u16; 14] = [
-    200, 400, 403, 404, 416, 420, 480, 482, 483, 500, 501, 503, 505, 0,
+pub const ANSWERS: [u16; 15] = [
+    200, 400, 403, 404, 416, 420, 480, 482, 483, 500, 501, 503, 505, 513, 0,
 ];
 
 /// Counters of one worker.

@@ -91,6 +91,8 @@ drop_reasons! {
     Loop = "loop",
     /// An error answer was suppressed by the answer rate limit.
     AnswerLimited = "answer_limited",
+    /// An answer would be longer than the request, which a forged source could exploit.
+    AnswerTooLong = "answer_too_long",
 
     // ---- response rules ----
     /// The top Via is not ours (RFC 3261 §18.1.2).

@@ -1,0 +1,115 @@
+//! A listener as the decide layers need it: its addresses and the text it writes into messages.
+
+use core::fmt::Write as _;
+
+use crate::config::Side;
+use crate::net::{ListenerIndex, SocketAddr, canonical};
+
+/// One served address with its precomputed text.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its position in the configuration.
+    pub index: ListenerIndex,
+    /// Name in logs and metrics.
+    pub name: Box<str>,
+    /// The bound address: what datagrams leave from.
+    pub address: SocketAddr,
+    /// What peers see: in `Via` and `Record-Route`.
+    pub advertised: SocketAddr,
+    /// Which side it faces.
+    pub side: Side,
+    via_prefix: Box<[u8]>,
+    record_route_suffix: Box<[u8]>,
+    host_port: Box<str>,
+}
+
+impl Listener {
+    /// From its configuration.
+    pub(super) fn new(index: ListenerIndex, config: &crate::config::Listener) -> Self {
+        let address = with_canonical_ip(config.address);
+        let advertised = with_canonical_ip(config.advertise.unwrap_or(config.address));
+        // SocketAddr's text is the sent-by of RFC 3261 §25.1: host ":" port, IPv6 in brackets.
+        let mut host_port = String::new();
+        let _ = write!(host_port, "{}", without_scope(advertised));
+        Self {
+            index,
+            name: config.name.as_str().into(),
+            address,
+            advertised,
+            side: config.side,
+            via_prefix: format!("Via: SIP/2.0/UDP {host_port};branch=")
+                .into_bytes()
+                .into(),
+            record_route_suffix: format!("@{host_port};lr>\r\n").into_bytes().into(),
+            host_port: host_port.into(),
+        }
+    }
+
+    /// `Via: SIP/2.0/UDP host:port;branch=`
+    #[inline]
+    pub fn via_prefix(&self) -> &[u8] {
+        &self.via_prefix
+    }
+
+    /// `@host:port;lr>` and the line's end: what follows the token of a `Record-Route` row.
+    #[inline]
+    pub fn record_route_suffix(&self) -> &[u8] {
+        &self.record_route_suffix
+    }
+
+    /// `host:port` as advertised.
+    pub fn host_port(&self) -> &str {
+        &self.host_port
+    }
+
+    /// Whether it can send to a peer of `address`'s family.
+    #[inline]
+    pub fn same_family(&self, address: SocketAddr) -> bool {
+        self.address.is_ipv4() == address.is_ipv4()
+    }
+}
+
+/// The address with an IPv4-mapped IP as IPv4.
+pub(super) fn with_canonical_ip(address: SocketAddr) -> SocketAddr {
+    match canonical(address.ip()) {
+        ip if ip == address.ip() => address,
+        ip => SocketAddr::new(ip, address.port()),
+    }
+}
+
+/// A zone id means nothing to a peer.
+fn without_scope(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(address: &str, advertise: Option<&str>) -> Listener {
+        let config = crate::config::Listener {
+            name: "clients".to_owned(),
+            address: address.parse().unwrap(),
+            side: Side::Outside,
+            advertise: advertise.map(|text| text.parse().unwrap()),
+            aliases: vec![],
+            allow: vec![],
+            deny: vec![],
+        };
+        Listener::new(ListenerIndex(0), &config)
+    }
+
+    #[test]
+    fn text_names_the_advertised_address() {
+        let plain = listener("198.18.0.1:5060", None);
+        assert_eq!(
+            plain.via_prefix(),
+            b"Via: SIP/2.0/UDP 198.18.0.1:5060;branch="
+        );
+        let nat = listener("198.18.0.1:5060", Some("203.0.113.10:5080"));
+        assert_eq!(nat.record_route_suffix(), b"@203.0.113.10:5080;lr>\r\n");
+        assert_eq!(nat.address, "198.18.0.1:5060".parse().unwrap());
+        let v6 = listener("[2001:DB8::0:10]:5060", None);
+        assert_eq!(v6.host_port(), "[2001:db8::10]:5060");
+    }
+}
