@@ -1,1 +1,213 @@
-//! forward
+//! The stateless forwarder, RFC 3261 §16.11: one message in, one message out, nothing remembered
+//! but pins.
+//!
+//! [`Forwarder::decide`] takes the bytes of a datagram, where it came from and the time; it edits
+//! the bytes in place and says where they go. The same bytes give the same result on every worker
+//! and node: retransmissions leave byte-identical, and INVITE, CANCEL and non-2xx ACK share one
+//! server and one branch.
+//!
+//! | file | RFC 3261 |
+//! |---|---|
+//! | `validate` | §16.3 request validation |
+//! | `route_set`, `request_uri` | §16.4 route information preprocessing, §16.6 steps 2 and 6 |
+//! | `target`, `hop` | §16.5 targets, §16.6 step 7 next hop |
+//! | `request`, `record_route`, `via` | §16.6 steps 3 to 9, §18.2.1, RFC 3581 |
+//! | `response` | §16.11 responses, §18.2.2 |
+//! | `rejection`, `answer` | §8.2.6, §8.2.7, §11.2 answers of our own |
+//!
+//! What needs a transaction (forking, timers, own retransmissions) is not here.
+
+mod answer;
+mod hop;
+mod record_route;
+mod rejection;
+mod request;
+mod request_uri;
+mod response;
+mod route_set;
+mod target;
+mod text;
+mod validate;
+mod via;
+
+use std::sync::Arc;
+
+use self::answer::{AnswerBudget, Answers};
+use self::rejection::{Rejection, Reply};
+use self::request::Decision;
+use crate::affinity::{CallIdHash, Keys, Pins};
+use crate::metrics::WorkerMetrics;
+use crate::net::{Flow, WorkerIndex};
+use crate::packet::{Buffer, EditList};
+use crate::route::{Direction, Plan};
+use crate::sip::{Kind, Message, Noise, ParseError, classify_noise};
+use crate::time::Instant;
+use crate::verdict::{DropReason, Verdict};
+
+/// The stateless forwarder of one worker: what it reuses from message to message.
+#[derive(Debug)]
+pub struct Forwarder {
+    worker: WorkerIndex,
+    workers: u8,
+    keys: Arc<Keys>,
+    pins: Arc<Pins>,
+    metrics: Arc<WorkerMetrics>,
+    message: Box<Message>,
+    edits: Box<EditList>,
+    answers: Answers,
+    budget: AnswerBudget,
+}
+
+/// One request, and everything its decision may read.
+struct Context<'a> {
+    plan: &'a Plan,
+    keys: &'a Keys,
+    pins: &'a Pins,
+    metrics: &'a WorkerMetrics,
+    message: &'a Message,
+    bytes: &'a [u8],
+    flow: Flow,
+    direction: Direction,
+    call_id: CallIdHash,
+    worker: WorkerIndex,
+    workers: u8,
+    now: Instant,
+}
+
+impl Forwarder {
+    /// A forwarder for worker `worker` of `workers`. Allocates here and never again.
+    pub fn new(
+        worker: WorkerIndex,
+        workers: u8,
+        keys: Arc<Keys>,
+        pins: Arc<Pins>,
+        metrics: Arc<WorkerMetrics>,
+    ) -> Self {
+        Self {
+            worker,
+            workers: workers.max(1),
+            keys,
+            pins,
+            metrics,
+            message: Box::new(Message::new()),
+            edits: Box::new(EditList::new()),
+            answers: Answers::new(),
+            budget: AnswerBudget::default(),
+        }
+    }
+
+    /// Decides about one datagram.
+    ///
+    /// On [`Verdict::Transmit`] the buffer holds what to send and `flow` says from where to whom;
+    /// on any other verdict both are as they were. Drops are counted by whoever drops.
+    pub fn decide(
+        &mut self,
+        plan: &Plan,
+        buffer: &mut Buffer<'_>,
+        flow: &mut Flow,
+        now: Instant,
+    ) -> Verdict {
+        if let Some(noise) = classify_noise(buffer.payload()) {
+            return Verdict::Drop(match noise {
+                Noise::Keepalive => DropReason::Keepalive,
+                Noise::Stun => DropReason::Stun,
+                Noise::SigComp => DropReason::SigComp,
+            });
+        }
+        let received = flow.listener;
+        let parsed = self.message.parse(buffer.payload());
+        let verdict = match self.message.kind() {
+            Kind::Request => self.on_request(parsed, plan, buffer, flow, now),
+            Kind::Response => self.on_response(parsed, plan, buffer, flow, now),
+            Kind::Unknown => Verdict::Drop(DropReason::NotSip),
+        };
+        match verdict {
+            // Its home worker counts it.
+            Verdict::HandOver(_) => return verdict,
+            Verdict::Transmit => {
+                self.metrics
+                    .listener(flow.listener)
+                    .messages_out
+                    .increment();
+            }
+            Verdict::Drop(_) => {}
+        }
+        self.metrics.listener(received).messages_in.increment();
+        verdict
+    }
+
+    #[inline]
+    fn on_request(
+        &mut self,
+        parsed: Result<(), ParseError>,
+        plan: &Plan,
+        buffer: &mut Buffer<'_>,
+        flow: &mut Flow,
+        now: Instant,
+    ) -> Verdict {
+        let method = self.message.method();
+        let bytes = buffer.payload();
+        let context = Context {
+            plan,
+            keys: &self.keys,
+            pins: &self.pins,
+            metrics: &self.metrics,
+            message: &self.message,
+            bytes,
+            flow: *flow,
+            direction: plan.direction(flow.peer.ip()),
+            call_id: self
+                .keys
+                .call_id_hash(self.message.call_id().unwrap_or_default().of(bytes)),
+            worker: self.worker,
+            workers: self.workers,
+            now,
+        };
+        self.edits.clear();
+        let decision = match parsed {
+            Ok(()) => context.forward(&mut self.edits),
+            Err(error) => Err(Rejection::Syntax(error)),
+        };
+        let rejection = match decision {
+            Ok(Decision::Forward(forwarding)) => {
+                self.metrics.requests[method as usize].increment();
+                return match forwarding.apply(&self.edits, buffer) {
+                    Ok(()) => {
+                        *flow = forwarding.flow;
+                        Verdict::Transmit
+                    }
+                    Err(reason) => Verdict::Drop(reason),
+                };
+            }
+            Ok(Decision::HandOver(home)) => return Verdict::HandOver(home),
+            Err(rejection) => rejection,
+        };
+        self.metrics.requests[method as usize].increment();
+        match rejection.reply(method) {
+            Reply::Silence(reason) => Verdict::Drop(reason),
+            Reply::Answer(status) => {
+                self.metrics.punted.increment();
+                let per_second = plan.rules.answers_per_second;
+                if !self.budget.take(per_second, self.workers, now) {
+                    return Verdict::Drop(DropReason::AnswerLimited);
+                }
+                let answer = match self.answers.compose(&context, rejection, status) {
+                    Ok(answer) => answer,
+                    Err(reason) => return Verdict::Drop(reason),
+                };
+                let peer = answer.peer;
+                if buffer.replace(answer.bytes).is_err() {
+                    return Verdict::Drop(DropReason::NoRoom);
+                }
+                flow.peer = peer;
+                self.metrics.answer(status);
+                Verdict::Transmit
+            }
+        }
+    }
+}
+
+/// The key of a pin: the Call-ID in a pool. One Call-ID may pass here twice, to two pools.
+fn pin_key(call_id: CallIdHash, pool_id: u32) -> CallIdHash {
+    CallIdHash(call_id.0 ^ u64::from(pool_id).rotate_left(32))
+}

@@ -1,0 +1,144 @@
+//! Responses, RFC 3261 §16.11: check that the top `Via` is ours, take it off, and send the rest to
+//! where the next one says.
+
+use super::hop::listener_of;
+use super::via::{is_forbidden, next_hop};
+use super::{Forwarder, pin_key};
+use crate::affinity::{Branch, Mode, TokenError, Transaction, VIA_PARAMETER_NAME, ViaParameter};
+use crate::net::{Endpoint, Flow, Protocol, ServerId};
+use crate::packet::Buffer;
+use crate::route::{Plan, Server};
+use crate::sip::{HeaderName, Method, ParseError, StatusClass, first_value_removal};
+use crate::time::Instant;
+use crate::verdict::{DropReason, Verdict};
+
+impl Forwarder {
+    #[inline]
+    pub(super) fn on_response(
+        &mut self,
+        parsed: Result<(), ParseError>,
+        plan: &Plan,
+        buffer: &mut Buffer<'_>,
+        flow: &mut Flow,
+        now: Instant,
+    ) -> Verdict {
+        if let Some(class) = StatusClass::of(self.message.status()) {
+            self.metrics.responses[class.index()].increment();
+        }
+        // RFC 3261 §18.3, RFC 4475 §3.1.2.5: a malformed response is dropped, never answered.
+        if parsed.is_err() {
+            return Verdict::Drop(DropReason::MalformedResponse);
+        }
+        match self.route_response(plan, buffer.payload(), flow, now) {
+            Ok(next) => {
+                buffer.truncate(self.message.message_end());
+                if let Err(error) = self.edits.apply(buffer) {
+                    return Verdict::Drop(error.into());
+                }
+                *flow = next;
+                Verdict::Transmit
+            }
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// Where a response goes; the edit list takes our `Via` off.
+    fn route_response(
+        &mut self,
+        plan: &Plan,
+        bytes: &[u8],
+        flow: &Flow,
+        now: Instant,
+    ) -> Result<Flow, DropReason> {
+        // RFC 3261 §16.11, §18.1.2: the sent-by must be ours, else discard silently.
+        let own = self
+            .message
+            .top_via()
+            .ok_or(DropReason::MalformedResponse)?;
+        if listener_of(plan, bytes, own.host, own.port).is_none() {
+            return Err(DropReason::ResponseViaForeign);
+        }
+        let branch = own
+            .branch
+            .and_then(|branch| Branch::parse(branch.of(bytes)))
+            .ok_or(DropReason::ResponseViaInvalid)?;
+        // RFC 6026 §7.3: a response to a transaction that is not there any more is not forwarded.
+        if branch.mode() == Mode::Stateful {
+            return Err(DropReason::ResponseStray);
+        }
+        let parameter = own
+            .param(bytes, VIA_PARAMETER_NAME)
+            .ok_or(DropReason::ResponseViaInvalid)?;
+
+        // RFC 3261 §16.7 step 3: without another Via the response was for us.
+        let next = self
+            .message
+            .next_via(bytes)
+            .map_err(|_| DropReason::MalformedResponse)?
+            .ok_or(DropReason::ResponseOwn)?;
+        let peer = next_hop(&next, bytes).ok_or(DropReason::ResponseNextViaUnresolved)?;
+        // RFC 4475 §3.3.10; multicast, unspecified and our own addresses likewise.
+        if is_forbidden(peer) || plan.listener_at(peer).is_some() {
+            return Err(DropReason::ResponseNextViaForbidden);
+        }
+
+        // RFC 6026 §10: only a request that came through us, from there, earns a response to there.
+        let hop = Endpoint {
+            address: peer,
+            protocol: Protocol::Udp,
+        };
+        let parameter = ViaParameter::decode(&self.keys, parameter.of(bytes), &branch, hop)
+            .map_err(|error| match error {
+                TokenError::NotOurs | TokenError::UnknownKey => DropReason::ResponseViaInvalid,
+                TokenError::Mac | TokenError::OtherCallId => DropReason::ResponseMac,
+            })?;
+        if parameter.peer != ServerId::OUTSIDE {
+            let server = plan
+                .server_by_id(parameter.peer)
+                .filter(|server| server.sends_from(flow.peer.ip()))
+                .ok_or(DropReason::ResponseSource)?;
+            self.note_response(bytes, server, now);
+        }
+
+        // RFC 3581 §4: "sent from the same address and port that the corresponding request was
+        // received on".
+        let listener = plan
+            .listener(parameter.listener)
+            .filter(|listener| listener.same_family(peer))
+            .ok_or(DropReason::NoEgress)?;
+        let row = self
+            .message
+            .first(HeaderName::Via)
+            .ok_or(DropReason::MalformedResponse)?;
+        self.edits.clear();
+        self.edits.delete(first_value_removal(bytes, row).range());
+        Ok(Flow {
+            listener: listener.index,
+            local: listener.address,
+            peer,
+        })
+    }
+
+    /// Counts a server's response and tells the pin of its transaction.
+    fn note_response(&self, bytes: &[u8], server: &Server, now: Instant) {
+        let status = self.message.status();
+        let Some(class) = StatusClass::of(status) else {
+            return;
+        };
+        self.metrics.server(server.index).responses[class.index()].increment();
+        let Some(cseq) = self.message.cseq() else {
+            return;
+        };
+        // Pins of other requests live 64·T1, answered or not.
+        if cseq.method != Method::Invite {
+            return;
+        }
+        let call_id = self.message.call_id().unwrap_or_default().of(bytes);
+        let key = pin_key(self.keys.call_id_hash(call_id), server.pool_id);
+        let transaction = Transaction {
+            invite: true,
+            cseq: cseq.number,
+        };
+        self.pins.on_response(key, transaction, status, now);
+    }
+}

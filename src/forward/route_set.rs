@@ -1,0 +1,147 @@
+//! Route information preprocessing, RFC 3261 §16.4, and its counterpart for the next hop, §16.6
+//! step 6.
+//!
+//! Nothing is changed here: [`RouteSet`] says which Route values go and which URI becomes the
+//! Request-URI, and [`RouteSet::edit`] writes that into the edit list.
+
+use arrayvec::ArrayVec;
+
+use super::Context;
+use super::hop::own_listener;
+use super::request_uri::RequestUri;
+use crate::affinity::{Binding, RouteToken};
+use crate::limits::ROUTE_VALUES_MAX;
+use crate::packet::EditList;
+use crate::sip::{HeaderName, NameAddr, ParseError, Span, Uri, values};
+
+/// The Route values of a request and what becomes of them.
+#[derive(Debug)]
+pub(super) struct RouteSet {
+    /// Where each value stands: its row (position among the Route rows) and its bytes.
+    values: ArrayVec<(u8, Span), ROUTE_VALUES_MAX>,
+    /// Values removed from the front: our own.
+    popped: usize,
+    /// Values removed from the end: the one that became the Request-URI.
+    taken: usize,
+    /// The Request-URI from now on: the received one, or the Route value that a strict router
+    /// upstream had pushed to the end.
+    pub(super) request_uri: RequestUri,
+    /// The token of the first own value that has one.
+    pub(super) token: Option<RouteToken>,
+    /// Whether an own value was removed or taken for the Request-URI.
+    pub(super) had_own: bool,
+    /// The first Route value that is left.
+    pub(super) next: Option<Uri>,
+}
+
+impl RouteSet {
+    /// Reads the Route values of a request.
+    ///
+    /// # Errors
+    /// A value that is needed is malformed, or there are too many.
+    pub(super) fn read(context: &Context<'_>, request_uri: &Uri) -> Result<Self, ParseError> {
+        let (message, bytes) = (context.message, context.bytes);
+        let mut set = Self {
+            values: ArrayVec::new(),
+            popped: 0,
+            taken: 0,
+            request_uri: RequestUri::new(*request_uri),
+            token: None,
+            had_own: false,
+            next: None,
+        };
+        for (row, number) in message.rows(HeaderName::Route).zip(0_u8..) {
+            for value in values(bytes, row) {
+                set.values
+                    .try_push((number, value))
+                    .map_err(|_| ParseError::TooManyHeaders)?;
+            }
+        }
+        // RFC 3261 §16.4: a Request-URI that we once put into a Record-Route comes from a strict
+        // router; the real one is the last Route value.
+        if let Some(token) = own_token(context, request_uri) {
+            set.token = Some(token);
+            set.had_own = true;
+            if let Some((_, last)) = set.values.last() {
+                set.request_uri = RequestUri::new(NameAddr::parse(bytes, *last)?.uri);
+                set.taken = 1;
+            }
+        }
+        // RFC 3261 §16.4: remove the first Route value if it is ours. RFC 5658 §5: the second one
+        // of a pair too; and what would follow is a spiral through ourselves, done in one go.
+        while let Some((_, value)) = set.values.get(set.popped).filter(|_| set.left() > 0) {
+            let uri = NameAddr::parse(bytes, *value)?.uri;
+            if own_listener(context.plan, bytes, &uri).is_none() {
+                set.next = Some(uri);
+                break;
+            }
+            set.token = set.token.or_else(|| own_token(context, &uri));
+            set.had_own = true;
+            set.popped += 1;
+        }
+        Ok(set)
+    }
+
+    /// Route values that stay.
+    fn left(&self) -> usize {
+        self.values.len() - self.taken - self.popped
+    }
+
+    /// Whether the next hop is a strict router: the first Route value left has no `lr`.
+    pub(super) fn next_is_strict(&self, bytes: &[u8]) -> bool {
+        self.next.is_some_and(|uri| !uri.has_lr(bytes))
+    }
+
+    /// Writes the removals into the edit list; with `strict`, also the swap of RFC 3261 §16.6
+    /// step 6: the Request-URI goes to the end of the Route values and the first of them becomes
+    /// the Request-URI, which the caller writes.
+    pub(super) fn edit(&self, edits: &mut EditList, context: &Context<'_>, strict: bool) {
+        let (message, bytes) = (context.message, context.bytes);
+        if self.values.is_empty() || (self.popped == 0 && self.taken == 0 && !strict) {
+            return;
+        }
+        let from = self.popped + usize::from(strict);
+        let until = self.values.len() - self.taken;
+        let mut first_of_row = 0;
+        let mut end = None;
+        for (row, number) in message.rows(HeaderName::Route).zip(0_u8..) {
+            let of_row = self.values[first_of_row..]
+                .iter()
+                .take_while(|(of, _)| *of == number)
+                .count();
+            let next_row = first_of_row + of_row;
+            let kept = from.max(first_of_row)..until.min(next_row);
+            if kept.start >= kept.end {
+                edits.delete(row.row.range());
+            } else {
+                let start_of = |value: usize| self.values[value].1.start();
+                if kept.start > first_of_row {
+                    edits.delete(start_of(first_of_row)..start_of(kept.start));
+                }
+                if kept.end < next_row {
+                    edits.delete(self.values[kept.end - 1].1.end()..row.value.end());
+                }
+            }
+            first_of_row = next_row;
+            end = Some(row.row.end());
+        }
+        if let (true, Some(end)) = (strict, end) {
+            edits.begin(end, 0);
+            edits.push(b"Route: <");
+            self.request_uri.push(edits, bytes, None);
+            edits.push(b">\r\n");
+            edits.end();
+        }
+    }
+}
+
+/// The token in a URI that names us.
+#[inline]
+fn own_token(context: &Context<'_>, uri: &Uri) -> Option<RouteToken> {
+    let user = uri.user?.of(context.bytes);
+    // "lr" is not asked for: some servers lose it on the way.
+    if !RouteToken::is_token(user) || own_listener(context.plan, context.bytes, uri).is_none() {
+        return None;
+    }
+    RouteToken::open(context.keys, user, Binding::Dialog(context.call_id)).ok()
+}

@@ -1,0 +1,9 @@
+//! RFC 3261 §16.11 and what belongs to it, one test per duty, named by the row of
+//! `tests/conformance.tsv` that it proves.
+//!
+//! Every test is bytes in, bytes out: no network, no clock.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod fixture;
+mod flow;
