@@ -141,6 +141,8 @@ impl Message {
         if datagram.len() > MESSAGE_LEN_MAX {
             return Err(ParseError::MessageTooLong);
         }
+        // Until the empty line is met there is no body.
+        self.body = Span::at(datagram.len(), datagram.len());
         let mut lines = Lines::new(datagram);
         let rows_start = self.read_start_line(datagram, &mut lines)?;
         let headers_end = match self.read_rows(datagram, &mut lines, rows_start) {
@@ -675,6 +677,7 @@ impl Message {
     }
 
     /// Where the message ends. RFC 3261 §18.3: what the datagram holds behind it MUST be discarded.
+    /// Without an empty line that is the end of the datagram.
     #[inline]
     pub fn message_end(&self) -> usize {
         self.body.end()
