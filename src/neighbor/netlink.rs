@@ -20,8 +20,9 @@ use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_RO
 /// The kernel builds dump datagrams of up to 32 KiB (netlink_dump, net/netlink/af_netlink.c).
 const BUFFER_LEN: usize = 64 * 1024;
 
-/// Receive buffer of the event socket; the kernel cuts it to net.core.rmem_max.
-const EVENT_BUFFER_LEN: i32 = 4 * 1024 * 1024;
+/// Receive buffer of the event socket; about 2,500 events. The kernel cuts it to
+/// net.core.rmem_max and doubles it for its own overhead.
+const EVENT_BUFFER_LEN: i32 = 1024 * 1024;
 
 /// Nothing the kernel does on a netlink request takes long; without an answer something is broken.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
