@@ -7,6 +7,8 @@
 //!   198.19.0.0/16, 2001:db8:2::/48 via the server; 2001:db8:3::/48 via its link-local address
 //! ```
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up must fail")]
+
 mod common;
 
 use std::net::{IpAddr, SocketAddr};

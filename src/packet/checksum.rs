@@ -96,3 +96,109 @@ impl Sum {
         self.folded() == 0xffff
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// RFC 1071 §4.1, word by word: the twin that [`Sum::of`] is held to.
+    fn naive(bytes: &[u8]) -> u16 {
+        let mut sum = 0u32;
+        for pair in bytes.chunks(2) {
+            let low = pair.get(1).copied().unwrap_or(0);
+            sum += u32::from(u16::from_be_bytes([pair[0], low]));
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        u16::try_from(sum).unwrap()
+    }
+
+    /// The example of RFC 1071 §3.
+    #[test]
+    fn the_example_of_the_rfc() {
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(Sum::of(&bytes).folded(), 0xddf2);
+        assert_eq!(Sum::of(&bytes).checksum(), !0xddf2);
+    }
+
+    /// 0 and 0xffff are both zero in one's complement; the sum of something is never 0.
+    #[test]
+    fn only_zeros_sum_to_zero() {
+        assert_eq!(Sum::of(&[]).folded(), 0);
+        assert_eq!(Sum::of(&[0; 1500]).folded(), 0);
+        assert_eq!(Sum::of(&[0xff; 1500]).folded(), 0xffff);
+        assert_eq!(Sum::of(&[0xff; 65_535]).folded(), naive(&[0xff; 65_535]));
+        assert_eq!(Sum::of(&[0xff, 0xfe, 0x00, 0x01]).folded(), 0xffff);
+    }
+
+    #[test]
+    fn every_length_to_the_mtu() {
+        let bytes: Vec<u8> = (0..1500u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
+        for len in 0..=bytes.len() {
+            assert_eq!(
+                Sum::of(&bytes[..len]).folded(),
+                naive(&bytes[..len]),
+                "{len} bytes"
+            );
+        }
+    }
+
+    /// RFC 768 and RFC 8200 §8.1, the pseudo header written out.
+    #[test]
+    fn pseudo_headers_sum_as_if_written_out() {
+        let v4 = Sum::pseudo_header([198, 18, 0, 1].into(), [198, 19, 255, 254].into(), 17, 515);
+        let written = [
+            198,
+            18,
+            0,
+            1,
+            198,
+            19,
+            255,
+            254,
+            0,
+            17,
+            515u16.to_be_bytes()[0],
+            3,
+        ];
+        assert_eq!(v4.folded(), naive(&written));
+
+        let (src, dst) = (
+            "2001:db8::1".parse().unwrap(),
+            "2001:db8:ffff::fffe".parse().unwrap(),
+        );
+        let mut written = Vec::new();
+        for address in [src, dst] {
+            let IpAddr::V6(v6) = address else {
+                unreachable!()
+            };
+            written.extend(v6.octets());
+        }
+        written.extend([0, 0, 255, 255, 0, 0, 0, 17]);
+        assert_eq!(
+            Sum::pseudo_header(src, dst, 17, 65_535).folded(),
+            naive(&written)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn wide_adds_equal_words(bytes in proptest::collection::vec(any::<u8>(), 0..2000), cut in any::<prop::sample::Index>()) {
+            prop_assert_eq!(Sum::of(&bytes).folded(), naive(&bytes));
+            // In two parts, the first of even length.
+            let (first, second) = bytes.split_at(cut.index(bytes.len() + 1) & !1);
+            prop_assert_eq!(Sum::of(first).and(Sum::of(second)).folded(), naive(&bytes));
+        }
+
+        #[test]
+        fn a_flipped_bit_is_seen(mut bytes in proptest::collection::vec(any::<u8>(), 2..600), bit in any::<prop::sample::Index>()) {
+            let checksum = Sum::of(&bytes);
+            let bit = bit.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_ne!(Sum::of(&bytes).folded(), checksum.folded());
+        }
+    }
+}

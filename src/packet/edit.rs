@@ -323,3 +323,6 @@ impl fmt::Write for EditList {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
