@@ -104,6 +104,10 @@ pub struct WorkerMetrics {
     pub tx_kicks: Counter,
     /// Kicks answered with EAGAIN, EBUSY or ENOBUFS.
     pub tx_kicks_again: Counter,
+    /// Kicks that reported a frame dropped by the device (EBUSY); it counts as sent.
+    pub tx_device_drops: Counter,
+    /// What the kernel counts for this worker's AF_XDP sockets.
+    pub xsk: XskMetrics,
     /// Times the worker went to sleep in `poll`.
     pub sleeps: Counter,
     /// Snapshots of the configuration picked up.
@@ -112,6 +116,21 @@ pub struct WorkerMetrics {
     pub listeners: Box<[ListenerMetrics]>,
     /// By server slot.
     pub servers: Box<[ServerMetrics]>,
+}
+
+/// Mirror of `XDP_STATISTICS`, summed over a worker's AF_XDP sockets; at most a second old.
+#[derive(Debug, Default)]
+pub struct XskMetrics {
+    /// Frames dropped for a reason that has no count of its own, as being too long.
+    pub rx_dropped: Counter,
+    /// Frames dropped because the RX ring was full.
+    pub rx_ring_full: Counter,
+    /// Frames dropped because the fill ring was empty.
+    pub fill_ring_empty: Counter,
+    /// Entries of a fill ring that were no address of a chunk.
+    pub rx_invalid: Counter,
+    /// Entries of a TX ring that could not be sent.
+    pub tx_invalid: Counter,
 }
 
 /// Counters of one listener on one worker.
@@ -160,6 +179,8 @@ impl WorkerMetrics {
             pins_evicted: Counter::default(),
             tx_kicks: Counter::default(),
             tx_kicks_again: Counter::default(),
+            tx_device_drops: Counter::default(),
+            xsk: XskMetrics::default(),
             sleeps: Counter::default(),
             snapshots: Counter::default(),
             listeners: (0..LISTENERS_MAX)
