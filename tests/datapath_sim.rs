@@ -83,7 +83,7 @@ fn lab(workers: usize) -> Lab {
         .collect();
     let (datapath, networks) = Builder::new(metrics.clone())
         .listener(LISTENER, "198.18.0.100:5060".parse().unwrap())
-        .build_sim()
+        .build_sim(Vec::new())
         .unwrap();
     Lab {
         workers: datapath.into_workers(),
@@ -268,7 +268,7 @@ fn workers_on_threads_finish_when_told() {
     let metrics: Vec<_> = (0..2).map(|_| Arc::new(WorkerMetrics::new())).collect();
     let (datapath, networks) = Builder::new(metrics.clone())
         .listener(LISTENER, "198.18.0.100:5060".parse().unwrap())
-        .build_sim()
+        .build_sim(Vec::new())
         .unwrap();
     let running = datapath.start(|_| Script::default(), &[]).unwrap();
     for number in 0..500 {

@@ -8,17 +8,17 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
 use super::packet::Packet;
 use crate::limits::HAND_OVER_RING_LEN;
 use crate::net::WorkerIndex;
 use crate::sys::event::Event;
+use crate::xsk::Queue;
 
 /// What one worker receives from the others.
 pub(super) struct Mailbox {
-    ring: ArrayQueue<Packet>,
+    ring: Queue<Packet>,
     /// Set by the owner before it sleeps; whoever clears it writes the event.
     sleeping: CachePadded<AtomicBool>,
     event: Event,
@@ -27,7 +27,7 @@ pub(super) struct Mailbox {
 impl Mailbox {
     fn new() -> io::Result<Self> {
         Ok(Self {
-            ring: ArrayQueue::new(HAND_OVER_RING_LEN),
+            ring: Queue::with_capacity(HAND_OVER_RING_LEN),
             sleeping: CachePadded::new(AtomicBool::new(false)),
             event: Event::new()?,
         })

@@ -59,8 +59,10 @@
 mod builder;
 pub mod egress;
 mod hand_over;
+mod link;
 mod out;
 mod packet;
+mod running;
 pub mod sim;
 mod socket;
 mod worker;
@@ -70,10 +72,11 @@ use arrayvec::ArrayVec;
 use crate::limits::BATCH;
 use crate::time::Instant;
 
-pub use builder::{Builder, Datapath, DatapathError, Running};
+pub use builder::{Builder, DatapathError, Interface, ZeroCopy};
 pub use hand_over::Control;
 pub use out::Out;
 pub use packet::{Origin, Packet};
+pub use running::{Datapath, LinkSocket, Running};
 pub use worker::Worker;
 
 /// Packets that are decided together.

@@ -3,12 +3,16 @@
 use core::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, Cache};
+
+use super::egress::{EgressTable, Resolution};
 use super::hand_over::{Control, Mailbox, Shared};
+use super::link::{Links, UNSPECIFIED};
 use super::packet::{BufferCache, Memory, Origin, Packet};
 use super::socket::Sockets;
 use crate::limits::WORKERS_MAX;
 use crate::metrics::WorkerMetrics;
-use crate::net::{Flow, ListenerIndex, SocketAddr, WorkerIndex};
+use crate::net::{Flow, ListenerIndex, WorkerIndex};
 use crate::time::Instant;
 use crate::verdict::DropReason;
 
@@ -16,8 +20,13 @@ use crate::verdict::DropReason;
 pub(super) struct Ports {
     pub(super) index: WorkerIndex,
     pub(super) metrics: Arc<WorkerMetrics>,
+    /// `None` on the socket datapath.
+    pub(super) links: Option<Links>,
+    pub(super) egress: EgressCache,
     pub(super) sockets: Sockets,
     pub(super) buffers: BufferCache,
+    /// Packets are frames as received, see [`Handler::RAW`](super::Handler::RAW).
+    pub(super) raw: bool,
     pub(super) shared: Arc<Shared>,
     /// Workers that were handed packets since the last flush, one bit each.
     to_wake: u64,
@@ -30,20 +39,31 @@ pub(super) struct Ports {
 const _: () = assert!(WORKERS_MAX <= 64);
 const _: () = assert!(crate::limits::LISTENERS_MAX <= 32);
 
+/// The egress table as this worker last saw it.
+pub(super) type EgressCache = Cache<Arc<ArcSwap<EgressTable>>, Arc<EgressTable>>;
+
+/// What [`Ports`] are made of.
+pub(super) struct Parts {
+    pub(super) index: WorkerIndex,
+    pub(super) metrics: Arc<WorkerMetrics>,
+    pub(super) links: Option<Links>,
+    pub(super) egress: Arc<ArcSwap<EgressTable>>,
+    pub(super) sockets: Sockets,
+    pub(super) buffers: BufferCache,
+    pub(super) shared: Arc<Shared>,
+}
+
 impl Ports {
-    pub(super) fn new(
-        index: WorkerIndex,
-        metrics: Arc<WorkerMetrics>,
-        sockets: Sockets,
-        buffers: BufferCache,
-        shared: Arc<Shared>,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
         Self {
-            index,
-            metrics,
-            sockets,
-            buffers,
-            shared,
+            index: parts.index,
+            metrics: parts.metrics,
+            links: parts.links,
+            egress: Cache::new(parts.egress),
+            sockets: parts.sockets,
+            buffers: parts.buffers,
+            shared: parts.shared,
+            raw: false,
             to_wake: 0,
             queued: 0,
             wake_at: None,
@@ -62,9 +82,7 @@ impl Ports {
     /// Frees the memory of a packet.
     #[inline]
     pub(super) fn release(&mut self, memory: Memory) {
-        match memory {
-            Memory::Kernel(buffer) => self.buffers.release(buffer),
-        }
+        release(memory, self.links.as_mut(), &mut self.buffers);
     }
 
     /// Counts and frees a packet.
@@ -74,7 +92,30 @@ impl Ports {
         self.release(packet.memory);
     }
 
+    #[inline]
     fn send(&mut self, packet: Packet) {
+        let Packet { flow, memory, .. } = packet;
+        let memory = match (memory, &mut self.links) {
+            (Memory::Frame(frame), Some(links)) => {
+                if self.raw {
+                    links.queue(usize::from(packet.ingress), frame, &self.metrics);
+                    return;
+                }
+                match self.egress.load().resolve(flow.local.ip(), flow.peer) {
+                    Resolution::Link(way) => match links.send(frame, &flow, &way, &self.metrics) {
+                        Ok(()) => return,
+                        Err(frame) => Memory::Frame(frame),
+                    },
+                    // The kernel resolves the neighbour, or knows why there is no way.
+                    _ => Memory::Frame(frame),
+                }
+            }
+            (memory, _) => memory,
+        };
+        self.send_by_kernel(Packet { memory, ..packet });
+    }
+
+    fn send_by_kernel(&mut self, packet: Packet) {
         let Some(position) = self.sockets.position(&packet.flow) else {
             self.drop(packet, DropReason::NoEgress);
             return;
@@ -92,11 +133,12 @@ impl Ports {
         let Self {
             sockets,
             metrics,
+            links,
             buffers,
             ..
         } = self;
-        sockets.flush(position, metrics, |memory| match memory {
-            Memory::Kernel(buffer) => buffers.release(buffer),
+        sockets.flush(position, metrics, |memory| {
+            release(memory, links.as_mut(), buffers);
         });
     }
 
@@ -113,8 +155,21 @@ impl Ports {
         }
     }
 
+    /// Memory for a datagram of our own.
+    fn allocate(&mut self) -> Option<Memory> {
+        if let Some(frame) = self.links.as_mut().and_then(Links::allocate) {
+            return Some(Memory::Frame(frame));
+        }
+        let mut buffer = self.buffers.allocate()?;
+        buffer.set_received(0);
+        Some(Memory::Kernel(buffer))
+    }
+
     /// Sends everything queued and wakes the workers that were handed something.
     pub(super) fn flush(&mut self) {
+        if let Some(links) = &mut self.links {
+            links.flush(&self.metrics);
+        }
         while self.queued != 0 {
             let position = self.queued.trailing_zeros() as usize;
             self.queued &= self.queued - 1;
@@ -127,6 +182,20 @@ impl Ports {
                 mailbox.wake();
             }
         }
+    }
+}
+
+/// Gives memory back to where it came from.
+#[inline]
+fn release(memory: Memory, links: Option<&mut Links>, buffers: &mut BufferCache) {
+    match memory {
+        Memory::Frame(frame) => {
+            // Without links there are no frames; a dropped one would go home by itself.
+            if let Some(links) = links {
+                links.release(frame);
+            }
+        }
+        Memory::Kernel(buffer) => buffers.release(buffer),
     }
 }
 
@@ -159,18 +228,17 @@ impl Out<'_> {
     /// An empty packet to compose a datagram in, with headroom; `None` when there is no memory
     /// (not counted: nothing was lost yet). Counted as originated.
     pub fn allocate(&mut self) -> Option<Packet> {
-        let mut buffer = self.0.buffers.allocate()?;
-        buffer.set_received(0);
+        let memory = self.0.allocate()?;
         self.0.metrics.originated.increment();
-        let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
         Some(Packet {
             flow: Flow {
                 listener: ListenerIndex(0),
-                local: unspecified,
-                peer: unspecified,
+                local: UNSPECIFIED,
+                peer: UNSPECIFIED,
             },
-            memory: Memory::Kernel(buffer),
+            memory,
             origin: Origin::Own,
+            ingress: 0,
         })
     }
 

@@ -7,11 +7,10 @@ use core::fmt;
 use core::ops::Range;
 use std::sync::Arc;
 
-use crossbeam::queue::ArrayQueue;
-
 use crate::limits::{DATAGRAM_LEN_MAX, GROWTH_MAX, KERNEL_BUFFER_LEN, L2_L4_LEN_MAX};
 use crate::net::Flow;
 use crate::packet::Buffer;
+use crate::xsk::{Frame, Queue};
 
 /// Where a packet came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,10 +32,14 @@ pub struct Packet {
     pub flow: Flow,
     pub(super) memory: Memory,
     pub(super) origin: Origin,
+    /// Position of the link a raw frame came in on.
+    pub(super) ingress: u8,
 }
 
 /// What a packet stands in.
 pub(super) enum Memory {
+    /// A frame of the UMEM.
+    Frame(Frame),
     /// A buffer of the kernel path.
     Kernel(KernelBuffer),
 }
@@ -52,6 +55,7 @@ impl Packet {
     #[inline]
     pub fn payload(&self) -> &[u8] {
         match &self.memory {
+            Memory::Frame(frame) => frame.data(),
             Memory::Kernel(buffer) => buffer.payload(),
         }
     }
@@ -60,6 +64,7 @@ impl Packet {
     #[inline]
     pub fn payload_mut(&mut self) -> &mut [u8] {
         match &mut self.memory {
+            Memory::Frame(frame) => frame.data_mut(),
             Memory::Kernel(buffer) => buffer.payload_mut(),
         }
     }
@@ -69,13 +74,18 @@ impl Packet {
     #[inline]
     pub fn edit<R>(&mut self, decide: impl FnOnce(&mut Buffer<'_>, &mut Flow) -> R) -> R {
         let Self { flow, memory, .. } = self;
-        let (bytes, range) = match memory {
+        let (bytes, range): (&mut [u8], _) = match memory {
+            Memory::Frame(frame) => {
+                let range = frame.range();
+                (frame.bytes_mut(), range)
+            }
             Memory::Kernel(buffer) => buffer.parts(),
         };
         let mut buffer = Buffer::new(bytes, range.start, range.end);
         let result = decide(&mut buffer, flow);
         let range = buffer.into_range();
         match memory {
+            Memory::Frame(frame) => frame.set_range(range.start, range.end),
             Memory::Kernel(buffer) => buffer.set_range(range),
         }
         result
@@ -156,12 +166,12 @@ impl KernelBuffer {
 }
 
 /// All kernel-path buffers that are in no worker's cache and no packet. Shared, lock-free.
-pub(super) struct BufferPool(ArrayQueue<KernelBuffer>);
+pub(super) struct BufferPool(Queue<KernelBuffer>);
 
 impl BufferPool {
     /// A pool of `count` buffers.
     pub(super) fn new(count: usize) -> Self {
-        let queue = ArrayQueue::new(count.max(1));
+        let queue = Queue::with_capacity(count);
         for _ in 0..count {
             let _ = queue.push(KernelBuffer::new());
         }

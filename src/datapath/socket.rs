@@ -167,6 +167,7 @@ impl Sockets {
                         flow: flow(peer),
                         memory: Memory::Kernel(buffer),
                         origin: Origin::Kernel,
+                        ingress: 0,
                     });
                 }
             }
@@ -182,6 +183,7 @@ impl Sockets {
                         flow: flow(peer),
                         memory: Memory::Kernel(buffer),
                         origin: Origin::Kernel,
+                        ingress: 0,
                     });
                 }
             }

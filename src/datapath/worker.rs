@@ -6,10 +6,10 @@
 
 use core::sync::atomic::Ordering;
 
+use super::link::{Link, Links};
 use super::out::{Out, Ports};
 use super::packet::Origin;
 use super::{Batch, Handler};
-use crate::limits::BATCH;
 use crate::net::{ListenerIndex, SocketAddr, WorkerIndex};
 use crate::sys::{clock, event};
 use crate::time::{Duration, Instant};
@@ -22,12 +22,31 @@ const SPIN: Duration = Duration::from_micros(50);
 /// Longest sleep. Nothing depends on it: every source of work wakes the worker.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
+/// While its links are busy a worker looks at its kernel sockets after this many rounds or this
+/// long, whichever comes first: a look is a system call per socket.
+const KERNEL_ROUNDS: u32 = 64;
+/// See [`KERNEL_ROUNDS`].
+const KERNEL_INTERVAL: Duration = Duration::from_millis(1);
+
+/// How often the kernel's counts of the links are copied to the metrics.
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Rounds in which a stopping worker still tries to send what stands on its TX rings.
+const CLOSE_ROUNDS: usize = 1000;
+
+/// Sleep between kicks of a device that takes no frames, as one that is down.
+const STUCK: Duration = Duration::from_millis(1);
+
 /// One worker with its ports, before or on its thread.
 pub struct Worker {
     ports: Ports,
     batch: Box<Batch>,
     deadline: Option<Instant>,
     started: bool,
+    /// Rounds since the kernel sockets were looked at, and when that was.
+    rounds: u32,
+    kernel_seen: Instant,
+    statistics_due: Instant,
 }
 
 impl Worker {
@@ -37,6 +56,9 @@ impl Worker {
             batch: Box::new(Batch::new()),
             deadline: None,
             started: false,
+            rounds: KERNEL_ROUNDS,
+            kernel_seen: Instant::ZERO,
+            statistics_due: Instant::ZERO,
         }
     }
 
@@ -50,22 +72,75 @@ impl Worker {
         self.ports.sockets.addresses()
     }
 
+    /// Its AF_XDP sockets.
+    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+        self.ports.links.iter().flat_map(Links::iter)
+    }
+
     /// One round: everything that is waiting, at most a batch from each source, is received,
     /// decided and sent; timers that are due run. Returns how many packets were received.
     pub fn turn<H: Handler>(&mut self, handler: &mut H, now: Instant) -> usize {
-        let mut work = 0;
-        if !self.started || self.deadline.is_some_and(|deadline| deadline <= now) {
+        if !self.started {
             self.started = true;
-            let next = handler.on_timer(now, &mut Out(&mut self.ports));
-            self.deadline = next;
+            self.ports.raw = H::RAW;
+            self.deadline = Some(now);
         }
+        let mut work = 0;
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.deadline = handler.on_timer(now, &mut Out(&mut self.ports));
+        }
+        work += self.take_frames(handler, now);
         work += self.take_handed_over(handler, now);
-        work += self.take_datagrams(handler, now);
+        if self.kernel_is_due(now) {
+            work += self.take_datagrams(handler, now);
+        }
         self.ports.flush();
         if let Some(wake_at) = self.ports.wake_at.take() {
             self.deadline = Some(self.deadline.map_or(wake_at, |other| other.min(wake_at)));
         }
         work
+    }
+
+    /// From every link in turn, its rings served first: completions give the frames that the fill
+    /// ring needs.
+    fn take_frames<H: Handler>(&mut self, handler: &mut H, now: Instant) -> usize {
+        let count = self.ports.links.as_ref().map_or(0, Links::count);
+        let mut received = 0;
+        for position in 0..count {
+            let Ports { links, metrics, .. } = &mut self.ports;
+            let Some(links) = links else { break };
+            received += if H::RAW {
+                links.receive::<true>(position, &mut self.batch, metrics)
+            } else {
+                links.receive::<false>(position, &mut self.batch, metrics)
+            };
+            if !H::RAW {
+                self.count_messages();
+            }
+            self.decide(handler, now);
+        }
+        received
+    }
+
+    /// On the socket datapath always; beside links now and then.
+    fn kernel_is_due(&mut self, now: Instant) -> bool {
+        if self.ports.links.is_none() {
+            return true;
+        }
+        self.rounds += 1;
+        let due = self.rounds >= KERNEL_ROUNDS || now.since(self.kernel_seen) >= KERNEL_INTERVAL;
+        if due {
+            self.rounds = 0;
+            self.kernel_seen = now;
+        }
+        due
+    }
+
+    fn count_messages(&self) {
+        for packet in self.batch.iter() {
+            let listener = self.ports.metrics.listener(packet.flow.listener);
+            listener.messages_in.increment();
+        }
     }
 
     fn take_handed_over<H: Handler>(&mut self, handler: &mut H, now: Instant) -> usize {
@@ -95,10 +170,7 @@ impl Worker {
                 ..
             } = &mut self.ports;
             sockets.receive(position, buffers, &mut self.batch, metrics);
-            for packet in self.batch.iter() {
-                let listener = metrics.listener(packet.flow.listener);
-                listener.messages_in.increment();
-            }
+            self.count_messages();
             count += self.batch.len();
             self.decide(handler, now);
         }
@@ -124,18 +196,23 @@ impl Worker {
         let mut now = clock::now();
         let mut idle_since = now;
         while !self.ports.stopping().load(Ordering::Relaxed) {
-            if self.turn(&mut handler, now) > 0 {
-                now = clock::now();
-                idle_since = now;
-                continue;
-            }
+            let work = self.turn(&mut handler, now);
             now = clock::now();
-            if now.since(idle_since) >= SPIN {
+            if work > 0 {
+                idle_since = now;
+            } else if now.since(idle_since) < SPIN {
+                core::hint::spin_loop();
+            } else {
                 self.sleep(now);
                 now = clock::now();
-                // One more look at everything, then back to sleep unless it found something.
-            } else {
-                core::hint::spin_loop();
+                // Woken or not: one look at everything, and back to sleep if that finds nothing.
+                self.rounds = KERNEL_ROUNDS;
+            }
+            if now >= self.statistics_due {
+                self.statistics_due = now + STATISTICS_INTERVAL;
+                if let Some(links) = &self.ports.links {
+                    links.publish_statistics(&self.ports.metrics);
+                }
             }
         }
         self.finish();
@@ -146,13 +223,18 @@ impl Worker {
         let Some(mailbox) = self.ports.mailbox() else {
             return;
         };
+        let links = self.ports.links.as_ref();
+        let stuck = links.is_some_and(Links::has_unsent);
+        let longest = if stuck { STUCK } else { SLEEP_MAX };
         let timeout = self
             .deadline
-            .map_or(SLEEP_MAX, |deadline| deadline.since(now).min(SLEEP_MAX));
+            .map_or(longest, |deadline| deadline.since(now).min(longest));
         self.ports.metrics.sleeps.increment();
         mailbox.sleep(self.ports.stopping(), |event| {
-            let descriptors = self.ports.sockets.descriptors();
-            event::wait(descriptors.chain([event]), Some(timeout));
+            let sockets = self.ports.sockets.descriptors();
+            let links = links.into_iter().flat_map(Links::descriptors);
+            let all = core::iter::once(event).chain(sockets).chain(links);
+            event::wait(all, Some(timeout));
         });
     }
 
@@ -164,11 +246,17 @@ impl Worker {
         }
         self.ports.flush();
         let Ports {
-            sockets, buffers, ..
+            links,
+            sockets,
+            buffers,
+            metrics,
+            ..
         } = &mut self.ports;
+        if let Some(links) = links {
+            links.publish_statistics(metrics);
+            links.close(CLOSE_ROUNDS, metrics);
+        }
         sockets.close(buffers);
         buffers.flush();
     }
 }
-
-const _: () = assert!(BATCH <= u8::MAX as usize);

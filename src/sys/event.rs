@@ -43,7 +43,7 @@ impl AsFd for Event {
 }
 
 /// Descriptors one [`wait`] can watch.
-pub const WAIT_MAX: usize = 128;
+pub const WAIT_MAX: usize = 192;
 
 /// Sleeps until one of `fds` is readable or `timeout` has passed. Returns how many are readable.
 ///
