@@ -2,9 +2,10 @@
 //!
 //! Knows file descriptors and bytes only. The data path, the generator and the tools share it, so
 //! nothing here decides anything: a call either does what its name says or returns the kernel's
-//! error. Unsafe code stays in `datagram`; everything public is safe.
+//! error. Unsafe code stays in `datagram` and `meminfo`; everything public is safe.
 
 pub mod clock;
 pub mod cpu;
 pub mod datagram;
 pub mod event;
+pub mod meminfo;
