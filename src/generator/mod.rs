@@ -1,1 +1,128 @@
-//! generator
+//! Load: `viaduct generate` calls like many user agents, `viaduct answer` answers like a farm
+//! member.
+//!
+//! ```text
+//!  schedule ──► uac ── INVITE ──►            ──► uas      one thread each: a slab of calls, a timer
+//!   (open       ▲  ◄─ 180, 200 ─   target   ◄──  │        wheel, sockets in batches
+//!    loop)      │  ── ACK, BYE ─►            ──► │
+//!               └── report                       └── report
+//! ```
+//!
+//! The generator is an instrument, and an instrument must not flatter. Calls start by schedule,
+//! whatever the target does, and latencies count from the intended time. Every message is checked
+//! for what a proxy may get wrong: branch, number of Vias, tags, the server a dialog belongs to.
+//! And it says when it was itself the limit.
+//!
+//! Which server answered stands in the To tag: `viaduct answer --name server1` writes
+//! `server1~` and sixteen hexadecimal digits, a keyed hash of the Call-ID. By that hash a server
+//! also knows a dialog that is not its own: a BYE with another's tag is counted as `stray`.
+//!
+//! Not here: the flood that measures the data path in frames, and anything that decides about
+//! balancing.
+
+mod args;
+mod call;
+mod config;
+mod dialog;
+mod digest;
+mod identity;
+mod progress;
+mod reply;
+mod report;
+mod scenario;
+mod schedule;
+mod socket;
+mod stats;
+mod target;
+mod template;
+mod timers;
+pub mod uac;
+pub mod uas;
+mod usage;
+mod wheel;
+
+use core::sync::atomic::AtomicBool;
+use std::path::Path;
+
+pub use args::{
+    AnswerArgs, ByeFrom, CallArgs, GenerateArgs, LoadArgs, OptionsArgs, RegisterArgs, ScenarioArgs,
+    SourceRange, SourceRangeError,
+};
+pub use config::{GeneratorError, Load, UacConfig, UasConfig};
+pub use digest::{ChallengeError, Credentials, CredentialsError};
+pub use report::{AnswerReport, Latencies, Percentiles, Report, SelfCheck, ServerShare};
+pub use scenario::Layout;
+pub use schedule::{Arrivals, Limit, Schedule};
+pub use socket::BindError;
+pub use target::{Target, TargetError};
+pub use timers::Timers;
+
+use crate::sip::{HeaderName, Message, NameAddr, values};
+use identity::HEX_LEN;
+
+/// Between the server's name and the hash in the To tags of `viaduct answer`.
+const NAME_END: u8 = b'~';
+
+/// Runs `viaduct generate`: prints the report, writes it where asked. `true` if no more calls
+/// failed than allowed.
+///
+/// # Errors
+/// What kept it from starting, or the report from being written.
+pub fn run_generate(args: &GenerateArgs, stop: &AtomicBool) -> Result<bool, GeneratorError> {
+    let load = config::load_args(&args.scenario);
+    let is_wanted = progress::is_wanted(load.progress, load.quiet);
+    let config = UacConfig::from_args(&args.scenario, is_wanted)?;
+    let report = uac::run(&config, stop)?;
+    print(&report.to_string());
+    if let Some(path) = &load.json {
+        write_json(path, &report.json())?;
+    }
+    Ok(report.failed <= load.max_failed)
+}
+
+/// Runs `viaduct answer` until `stop` is set: prints the counts, writes them where asked.
+///
+/// # Errors
+/// What kept it from starting, or the counts from being written.
+pub fn run_answer(args: &AnswerArgs, stop: &AtomicBool) -> Result<(), GeneratorError> {
+    let is_wanted = progress::is_wanted(args.progress, args.quiet);
+    let config = UasConfig::from_args(args, is_wanted)?;
+    let report = uas::run(&config, stop)?;
+    print(&report.to_string());
+    if let Some(path) = &args.json {
+        write_json(path, &report.json())?;
+    }
+    Ok(())
+}
+
+fn print(text: &str) {
+    use std::io::Write as _;
+    // A reader that has gone is no reason to fail.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn write_json(path: &Path, text: &str) -> Result<(), GeneratorError> {
+    std::fs::write(path, text).map_err(|error| GeneratorError::Write {
+        path: path.display().to_string(),
+        error,
+    })
+}
+
+/// Who answered: the name in the To tag, else the host and port of Contact.
+fn server_name<'a>(bytes: &'a [u8], message: &Message) -> &'a [u8] {
+    if let Some(tag) = message.to_tag() {
+        let tag = tag.of(bytes);
+        let name_len = tag.len().saturating_sub(HEX_LEN + 1);
+        if let Some((name, [NAME_END, hash @ ..])) = tag.split_at_checked(name_len)
+            && !name.is_empty()
+            && identity::unhex(hash).is_some()
+        {
+            return name;
+        }
+    }
+    message
+        .first(HeaderName::Contact)
+        .and_then(|row| values(bytes, row).next())
+        .and_then(|value| NameAddr::parse(bytes, value).ok())
+        .map_or(b"unknown", |contact| contact.uri.host_port.of(bytes))
+}

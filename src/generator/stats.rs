@@ -1,0 +1,186 @@
+//! Counts of a running generator, and the report made of them.
+
+use std::collections::BTreeMap;
+
+use super::report::{Latencies, Names};
+use crate::metrics::METHODS;
+use crate::sip::Method;
+
+/// Status codes: 0 to 699.
+const STATUSES: usize = 700;
+
+/// Why a call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Failure {
+    /// No final response to this request.
+    Timeout(Method),
+    /// It rang, and nobody answered in time.
+    NoAnswer,
+    /// A final response that was not hoped for.
+    Status(Method, u16),
+    /// 401 or 407 that cannot be answered, or again after the answer.
+    Challenge(u16),
+    /// A 2xx without a Contact to send the ACK to.
+    NoDialog,
+    /// The callee did not hang up.
+    NoBye,
+    /// The callee hung up before it had answered.
+    EarlyBye,
+    /// As many calls as allowed were in progress.
+    Limited,
+    /// The run ended first.
+    Unfinished,
+}
+
+impl Failure {
+    pub(super) fn label(self) -> String {
+        let lower = |method: Method| method.as_str().to_ascii_lowercase();
+        match self {
+            Self::Timeout(method) => format!("{}_timeout", lower(method)),
+            Self::NoAnswer => "no_answer".to_owned(),
+            Self::Status(method, status) => format!("{}_{status}", lower(method)),
+            Self::Challenge(status) => format!("challenge_{status}"),
+            Self::NoDialog => "no_dialog".to_owned(),
+            Self::NoBye => "no_bye".to_owned(),
+            Self::EarlyBye => "early_bye".to_owned(),
+            Self::Limited => "max_calls".to_owned(),
+            Self::Unfinished => "unfinished".to_owned(),
+        }
+    }
+}
+
+/// A message that fits nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stray {
+    /// Not SIP, or broken.
+    Malformed,
+    /// The Call-ID is none of ours.
+    CallId,
+    /// Branch, or number of Vias, is not that of a request of ours.
+    Via,
+    /// The From tag of a response, or the To tag of a request, is not ours.
+    Tag,
+    /// The dialog belongs to another server.
+    Dialog,
+    /// CANCEL of a transaction that was never seen.
+    Cancel,
+    /// A response to a request that was never sent.
+    Response,
+    /// A request that this side does not take.
+    Request,
+    /// A 2xx from a second server to one INVITE.
+    Fork,
+    /// The next hop of a dialog is a name; sent to the target instead.
+    NextHopName,
+}
+
+impl Stray {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::CallId => "call_id",
+            Self::Via => "via",
+            Self::Tag => "tag",
+            Self::Dialog => "dialog",
+            Self::Cancel => "cancel",
+            Self::Response => "response",
+            Self::Request => "request",
+            Self::Fork => "fork",
+            Self::NextHopName => "next_hop_name",
+        }
+    }
+}
+
+/// Requests by method and responses by status code.
+#[derive(Clone, Debug)]
+pub(super) struct Messages {
+    requests: [u64; METHODS.len()],
+    responses: Box<[u64]>,
+    strays: BTreeMap<Stray, u64>,
+    /// Sent again.
+    pub(super) resent: u64,
+    /// Received again.
+    pub(super) seen_again: u64,
+}
+
+impl Default for Messages {
+    fn default() -> Self {
+        Self {
+            requests: [0; METHODS.len()],
+            responses: vec![0; STATUSES].into(),
+            strays: BTreeMap::new(),
+            resent: 0,
+            seen_again: 0,
+        }
+    }
+}
+
+impl Messages {
+    #[inline]
+    pub(super) fn request(&mut self, method: Method) {
+        self.requests[method as usize] += 1;
+    }
+
+    #[inline]
+    pub(super) fn response(&mut self, status: u16) {
+        if let Some(count) = self.responses.get_mut(usize::from(status)) {
+            *count += 1;
+        }
+    }
+
+    pub(super) fn stray(&mut self, stray: Stray) {
+        *self.strays.entry(stray).or_default() += 1;
+    }
+
+    pub(super) fn requests_by_method(&self) -> BTreeMap<String, u64> {
+        let counts = METHODS.iter().zip(self.requests);
+        counts
+            .filter(|(_, count)| *count > 0)
+            .map(|(method, count)| ((*method).to_owned(), count))
+            .collect()
+    }
+
+    pub(super) fn responses_by_status(&self) -> BTreeMap<String, u64> {
+        let counts = self.responses.iter().enumerate();
+        counts
+            .filter(|(_, count)| **count > 0)
+            .map(|(status, count)| (status.to_string(), *count))
+            .collect()
+    }
+
+    pub(super) fn strays_by_label(&self) -> BTreeMap<String, u64> {
+        let strays = self.strays.iter();
+        strays
+            .map(|(stray, count)| (stray.label().to_owned(), *count))
+            .collect()
+    }
+}
+
+/// Counts of a caller.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CallerStats {
+    pub(super) offered: u64,
+    pub(super) answered: u64,
+    pub(super) failed: u64,
+    pub(super) cancelled: u64,
+    pub(super) limited: u64,
+    pub(super) failures: BTreeMap<Failure, u64>,
+    pub(super) servers: Names,
+    pub(super) setup: Latencies,
+    pub(super) lateness: Latencies,
+    pub(super) messages: Messages,
+}
+
+impl CallerStats {
+    pub(super) fn fail(&mut self, failure: Failure) {
+        self.failed += 1;
+        *self.failures.entry(failure).or_default() += 1;
+    }
+
+    pub(super) fn failures_by_label(&self) -> BTreeMap<String, u64> {
+        let failures = self.failures.iter();
+        failures
+            .map(|(failure, count)| (failure.label(), *count))
+            .collect()
+    }
+}

@@ -1,0 +1,430 @@
+//! The caller: starts calls by schedule and plays each to its end as a user agent client does.
+//!
+//! One thread, one loop: start what is due, fire timers, send, sleep until the next of these or a
+//! datagram, receive. A call is a place in a slab; a message finds it by the place in its Call-ID.
+//! What can be derived from the call's number or from a response is not stored, so that a response
+//! to a call long over is acknowledged all the same.
+
+mod requests;
+mod responses;
+
+use core::num::NonZeroU64;
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::rc::Rc;
+
+use super::call::{Call, Calls, Phase, Step};
+use super::config::{GeneratorError, Load, UacConfig};
+use super::dialog::Dialog;
+use super::identity::{CallKey, Identity};
+use super::progress::Progress;
+use super::report::{Report, SelfCheck};
+use super::scenario::Scenario;
+use super::schedule::Schedule;
+use super::socket::{Receiver, Sender, Sockets};
+use super::stats::{CallerStats, Failure};
+use super::usage::Usage;
+use super::wheel::Wheel;
+use crate::limits::BATCH;
+use crate::sip::{Message, Method};
+use crate::sys::clock;
+use crate::time::{Duration, Instant};
+
+/// Calls started between two looks at the sockets.
+const STARTS_MAX: usize = BATCH;
+/// Longest sleep: a stop is noticed within it.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+/// After a stop calls in progress get this long to end.
+const STOP_DRAIN: Duration = Duration::from_secs(2);
+
+/// Makes the load and reports on it. Ends by itself, or soon after `stop` is set.
+///
+/// # Errors
+/// What kept the run from starting; while it runs, everything is counted.
+pub fn run(config: &UacConfig, stop: &AtomicBool) -> Result<Report, GeneratorError> {
+    let system = |what| move |error| GeneratorError::System { what, error };
+    let sockets = Sockets::bind(&config.bind_addresses()?)?;
+    let mut receiver = Receiver::new(&sockets).map_err(system("epoll"))?;
+    // The default slack of 50 µs would be lateness of ours.
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+    let usage = Usage::start();
+    let start = clock::now();
+    let mut uac = Uac::new(config, &sockets, start);
+    let mut progress = Progress::new(config.progress, start);
+    loop {
+        let now = clock::now();
+        if stop.load(Ordering::Relaxed) {
+            uac.stop(now);
+        }
+        uac.start_due(now);
+        uac.fire(now);
+        uac.sender.flush();
+        if uac.is_finished(now) {
+            break;
+        }
+        if progress.is_due(now) {
+            progress.write(now, &uac.line());
+        }
+        if receiver.wait(uac.sleep(now)) {
+            let now = clock::now();
+            receiver.receive(|bytes, socket, peer| uac.receive(bytes, socket, peer, now));
+        }
+    }
+    progress.end();
+    let check = SelfCheck {
+        lateness_ms: uac.stats.lateness.percentiles(),
+        cpu: usage.cpu_share(),
+        receive_drops: sockets.receive_drops(),
+        send_refused: uac.sender.refused,
+        limited: uac.stats.limited,
+    };
+    Ok(uac.report(clock::now(), check))
+}
+
+/// The caller's state.
+struct Uac<'a> {
+    config: &'a UacConfig,
+    scenario: Scenario,
+    schedule: Schedule,
+    start: Instant,
+    sender: Sender,
+    source_count: u64,
+    calls: Calls,
+    wheel: Wheel,
+    stats: CallerStats,
+    /// Taken out while a message is read.
+    message: Option<Box<Message>>,
+    /// Dialog of a response whose call is over.
+    late: Dialog,
+    due: Vec<u64>,
+    initial_to: Vec<u8>,
+    registrar: Vec<u8>,
+    /// When waiting for calls in progress ends.
+    drain_end: Option<Instant>,
+    last_due: Duration,
+}
+
+impl<'a> Uac<'a> {
+    fn new(config: &'a UacConfig, sockets: &Rc<Sockets>, start: Instant) -> Self {
+        let addresses = sockets.addresses();
+        let identity = Identity::new(config.seed, &config.call_id_prefix);
+        let scenario = Scenario::new(
+            identity,
+            &config.layouts,
+            addresses,
+            config.users,
+            config.body_len,
+        );
+        let schedule = Schedule::new(
+            config.rate,
+            config.arrivals,
+            config.ramp,
+            config.limit,
+            config.seed,
+        );
+        let host_port = match config.target.port() {
+            Some(port) => format!("{}:{port}", config.target.host()),
+            None => config.target.host().to_owned(),
+        };
+        Self {
+            config,
+            scenario,
+            schedule,
+            start,
+            sender: Sender::new(sockets),
+            source_count: u64::try_from(addresses.len()).unwrap_or(1).max(1),
+            calls: Calls::default(),
+            wheel: Wheel::new(start),
+            stats: CallerStats::default(),
+            message: Some(Box::new(Message::new())),
+            late: Dialog::default(),
+            due: Vec::new(),
+            initial_to: format!("<{}>", config.target.uri()).into_bytes(),
+            registrar: format!("sip:{host_port}").into_bytes(),
+            drain_end: None,
+            last_due: Duration::ZERO,
+        }
+    }
+
+    /// Starts what is due, a batch at most: a late caller must not become a deaf one.
+    fn start_due(&mut self, now: Instant) {
+        for _ in 0..STARTS_MAX {
+            let Some((serial, due)) = self.schedule.take(now.since(self.start)) else {
+                return;
+            };
+            let intended = self.start + due;
+            self.last_due = due;
+            self.stats.offered += 1;
+            if self.calls.live() >= self.config.calls_max {
+                self.stats.limited += 1;
+                self.stats.fail(Failure::Limited);
+                continue;
+            }
+            // Read anew: a batch of calls takes longer than the distance between them.
+            let now = clock::now();
+            self.stats.lateness.record(now.since(intended));
+            let source = usize::try_from(serial % self.source_count).unwrap_or(0);
+            let inserted = self.calls.insert(|dialog| Call {
+                serial,
+                source,
+                intended,
+                step: Step::Invite,
+                phase: Phase::Calling,
+                cseq: 0,
+                resend: None,
+                deadline: None,
+                cancel_at: None,
+                armed: None,
+                answered: false,
+                failed: false,
+                invite_cseq: 0,
+                refreshes: 0,
+                authorization: None,
+                dialog,
+            });
+            let Some(index) = inserted else { continue };
+            let step = match &self.config.load {
+                Load::Call { .. } => Step::Invite,
+                Load::Single { methods, .. } => {
+                    let count = u64::try_from(methods.len()).unwrap_or(1).max(1);
+                    Step::Single(usize::try_from(serial % count).unwrap_or(0))
+                }
+                Load::Register { .. } => Step::Register,
+            };
+            self.begin(index, step, now);
+        }
+    }
+
+    /// Begins a step: a new CSeq, its request, its timers.
+    fn begin(&mut self, index: u32, step: Step, now: Instant) {
+        let config = self.config;
+        let Some(call) = self.calls.at(index) else {
+            return;
+        };
+        call.step = step;
+        call.phase = Phase::Calling;
+        call.cseq += 1;
+        let timers = &config.timers;
+        let is_invite = step_method(config, step) == Method::Invite;
+        call.resend = Some(if is_invite {
+            timers.invite(now)
+        } else {
+            timers.other(now)
+        });
+        let mut deadline = now + timers.t1_64();
+        if !call.answered {
+            deadline = deadline.min(call.intended + config.timeout);
+        }
+        call.deadline = Some(deadline);
+        self.send_step(index, now);
+        self.arm(index);
+    }
+
+    /// Sees that the wheel has an entry at or before the call's next time.
+    fn arm(&mut self, index: u32) {
+        let Some(call) = self.calls.at(index) else {
+            return;
+        };
+        let Some(due) = call.due() else { return };
+        if call.armed.is_none_or(|armed| due < armed) {
+            call.armed = Some(due);
+            // The low half of the serial tells this call from the next in its place.
+            let token = call.serial << 32 | u64::from(index);
+            self.wheel.insert(due, token);
+        }
+    }
+
+    /// Fires the timers that are due.
+    fn fire(&mut self, now: Instant) {
+        let mut due = core::mem::take(&mut self.due);
+        self.wheel.poll(now, &mut due);
+        for token in due.drain(..) {
+            let Ok(index) = u32::try_from(token & u64::from(u32::MAX)) else {
+                continue;
+            };
+            let Some(call) = self.calls.at(index) else {
+                continue;
+            };
+            if call.serial << 32 | u64::from(index) != token {
+                continue;
+            }
+            if call.armed.is_some_and(|armed| armed <= now) {
+                call.armed = None;
+            }
+            self.on_timer(index, now);
+            self.arm(index);
+        }
+        self.due = due;
+    }
+
+    fn on_timer(&mut self, index: u32, now: Instant) {
+        let Some(call) = self.calls.at(index) else {
+            return;
+        };
+        if call.deadline.is_some_and(|deadline| deadline <= now) {
+            self.on_deadline(index, now);
+            return;
+        }
+        if call.cancel_at.is_some_and(|cancel_at| cancel_at <= now) {
+            call.cancel_at = None;
+            self.cancel(index, now);
+            return;
+        }
+        if call
+            .resend
+            .as_mut()
+            .is_some_and(|resend| resend.is_due(now))
+        {
+            self.stats.messages.resent += 1;
+            self.resend_step(index);
+        }
+    }
+
+    fn on_deadline(&mut self, index: u32, now: Instant) {
+        let config = self.config;
+        let Some(call) = self.calls.at(index) else {
+            return;
+        };
+        let method = step_method(config, call.step);
+        match call.phase {
+            Phase::Pausing => self.continue_after_pause(index, now),
+            Phase::AwaitingBye => self.fail(index, Failure::NoBye),
+            // RFC 3261 §9.1: CANCEL only once a provisional response has come.
+            Phase::Proceeding if call.step == Step::Invite => {
+                call.failed = true;
+                self.stats.fail(Failure::NoAnswer);
+                self.cancel(index, now);
+            }
+            Phase::Calling | Phase::Proceeding => self.fail(index, Failure::Timeout(method)),
+            Phase::Cancelling => self.fail(index, Failure::Timeout(Method::Cancel)),
+        }
+    }
+
+    /// Counts a call as failed, once, and forgets it.
+    fn fail(&mut self, index: u32, failure: Failure) {
+        if let Some(call) = self.calls.at(index) {
+            if !call.failed {
+                self.stats.fail(failure);
+            }
+            self.calls.remove(index);
+        }
+    }
+
+    fn stop(&mut self, now: Instant) {
+        self.schedule.stop();
+        self.drain_end.get_or_insert(now + STOP_DRAIN);
+    }
+
+    fn is_finished(&mut self, now: Instant) -> bool {
+        if self.schedule.due().is_some() {
+            return false;
+        }
+        if self.calls.live() == 0 {
+            return true;
+        }
+        // Without a limit every call ends by itself: each wait has its deadline.
+        if let (None, Some(drain)) = (self.drain_end, self.config.drain) {
+            self.drain_end = Some(now + drain);
+        }
+        if self.drain_end.is_none_or(|end| now < end) {
+            return false;
+        }
+        for index in self.calls.indices() {
+            self.fail(index, Failure::Unfinished);
+        }
+        true
+    }
+
+    /// Until the next call, timer or limit.
+    fn sleep(&self, now: Instant) -> Duration {
+        let mut until = self.wheel.sleep_until(now, SLEEP_MAX);
+        if let Some(due) = self.schedule.due() {
+            until = until.min(self.start + due);
+        }
+        if let Some(end) = self.drain_end {
+            until = until.min(end);
+        }
+        until.since(now)
+    }
+
+    /// What the progress line says.
+    fn line(&self) -> String {
+        let stats = &self.stats;
+        format!(
+            "started {}  answered {}  failed {}  in progress {}  resent {}  late p99 {:.2} ms",
+            stats.offered,
+            stats.answered,
+            stats.failed,
+            self.calls.live(),
+            stats.messages.resent,
+            stats.lateness.percentiles().p99,
+        )
+    }
+
+    fn report(&self, now: Instant, check: SelfCheck) -> Report {
+        let stats = &self.stats;
+        let reasons = check.reasons();
+        let scenario = match &self.config.load {
+            Load::Call { .. } => "call",
+            Load::Single { .. } => "options",
+            Load::Register { .. } => "register",
+        };
+        Report {
+            scenario: scenario.to_owned(),
+            offered: stats.offered,
+            answered: stats.answered,
+            failed: stats.failed,
+            cancelled: stats.cancelled,
+            seconds: now.since(self.start).as_secs_f64(),
+            rate: rate(stats.offered, self.last_due),
+            servers: stats.servers.shares(),
+            setup_ms: stats.setup.percentiles(),
+            retransmissions: stats.messages.resent,
+            retransmissions_seen: stats.messages.seen_again,
+            requests: stats.messages.requests_by_method(),
+            responses: stats.messages.responses_by_status(),
+            failures: stats.failures_by_label(),
+            strays: stats.messages.strays_by_label(),
+            lateness_ms: check.lateness_ms,
+            cpu: check.cpu,
+            bottleneck: !reasons.is_empty(),
+            bottleneck_reasons: reasons,
+            self_check: check,
+        }
+    }
+}
+
+/// Calls per second of `count` calls, the last of which was due at `last`.
+#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+fn rate(count: u64, last: Duration) -> f64 {
+    if last.is_zero() {
+        return 0.0;
+    }
+    (count - 1) as f64 / last.as_secs_f64()
+}
+
+/// The method of a step's request.
+fn step_method(config: &UacConfig, step: Step) -> Method {
+    Method::parse(step_name(config, step).as_bytes())
+}
+
+/// The method of a step's request, as written.
+fn step_name(config: &UacConfig, step: Step) -> &str {
+    match (step, &config.load) {
+        (Step::Invite, _) => "INVITE",
+        (Step::Register | Step::Unregister, _) => "REGISTER",
+        (Step::Bye, _) => "BYE",
+        (Step::Single(place), Load::Single { methods, .. })
+        | (Step::Dialog(place), Load::Call { methods, .. }) => {
+            methods.get(place).map_or("OPTIONS", String::as_str)
+        }
+        (Step::Single(_) | Step::Dialog(_), _) => "OPTIONS",
+    }
+}
+
+/// The key of a call in progress.
+fn key_of(index: u32, call: &Call) -> CallKey {
+    CallKey {
+        serial: call.serial,
+        index,
+    }
+}
