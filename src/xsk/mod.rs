@@ -56,6 +56,8 @@ mod socket;
 mod sync;
 mod sys;
 pub mod testing;
+#[cfg(test)]
+mod tests;
 mod umem;
 
 pub use device::{DeviceQueue, Mode, OpenQueues, QueueConfig};

@@ -181,7 +181,8 @@ impl<T> fmt::Debug for Queue<T> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::sync::Arc;
     use std::thread;

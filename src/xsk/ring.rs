@@ -232,6 +232,12 @@ impl<T: Copy> Producer<T> {
         self.memory.capacity()
     }
 
+    /// Overwrites the other side's index: for tests of what a broken kernel may do.
+    #[cfg(test)]
+    pub(super) fn corrupt_consumer(&self, index: u32) {
+        self.memory.consumer().store(index, Ordering::Release);
+    }
+
     /// Whether the kernel sleeps on this ring until a system call wakes it.
     #[inline]
     pub fn needs_wakeup(&self) -> bool {
@@ -267,8 +273,10 @@ impl<T: Copy> Consumer<T> {
             self.produced = self.memory.producer().load(Ordering::Acquire);
         }
         let available = self.produced.wrapping_sub(self.next);
-        // A producer index more than a ring ahead is no state of a ring: nothing is believed.
+        // A producer index more than a ring ahead is no state of a ring: it is not believed, and
+        // read again the next time.
         if available > self.memory.capacity() {
+            self.produced = self.next;
             return 0;
         }
         available
