@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
+use crossbeam::queue::ArrayQueue;
 
 use super::egress::EgressTable;
 use super::hand_over::Shared;
@@ -19,7 +20,7 @@ use crate::limits::{
     WORKERS_MAX,
 };
 use crate::metrics::WorkerMetrics;
-use crate::net::{ListenerIndex, SocketAddr, WorkerIndex};
+use crate::net::{IpAddr, ListenerIndex, SocketAddr, WorkerIndex};
 use crate::packet::PartialChecksum;
 use crate::sys::datagram::{self, SocketOptions};
 use crate::xsk::{DeviceQueue, HugePages, QueueConfig, Umem, UmemConfig, XskError};
@@ -114,6 +115,7 @@ pub struct Builder {
     zero_copy: ZeroCopy,
     huge_pages: HugePages,
     egress: Arc<ArcSwap<EgressTable>>,
+    wanted: Option<Arc<ArrayQueue<IpAddr>>>,
 }
 
 impl Builder {
@@ -126,6 +128,7 @@ impl Builder {
             zero_copy: ZeroCopy::Auto,
             huge_pages: HugePages::Try,
             egress: Arc::default(),
+            wanted: None,
         }
     }
 
@@ -160,6 +163,12 @@ impl Builder {
     /// the kernel.
     pub fn egress(mut self, egress: Arc<ArcSwap<EgressTable>>) -> Self {
         self.egress = egress;
+        self
+    }
+
+    /// Where peers are reported whose link address is not known; full, a report is lost.
+    pub fn wanted(mut self, wanted: Arc<ArrayQueue<IpAddr>>) -> Self {
+        self.wanted = Some(wanted);
         self
     }
 
@@ -255,6 +264,7 @@ impl Builder {
                 metrics: metrics.clone(),
                 links,
                 egress: self.egress.clone(),
+                wanted: self.wanted.clone(),
                 sockets,
                 buffers: BufferCache::new(pool.clone()),
                 shared: shared.clone(),

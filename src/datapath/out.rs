@@ -4,6 +4,7 @@ use core::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
+use crossbeam::queue::ArrayQueue;
 
 use super::egress::{EgressTable, Resolution};
 use super::hand_over::{Control, Mailbox, Shared};
@@ -12,7 +13,7 @@ use super::packet::{BufferCache, Memory, Origin, Packet};
 use super::socket::Sockets;
 use crate::limits::WORKERS_MAX;
 use crate::metrics::WorkerMetrics;
-use crate::net::{Flow, ListenerIndex, WorkerIndex};
+use crate::net::{Flow, IpAddr, ListenerIndex, WorkerIndex};
 use crate::time::Instant;
 use crate::verdict::DropReason;
 
@@ -22,7 +23,8 @@ pub(super) struct Ports {
     pub(super) metrics: Arc<WorkerMetrics>,
     /// `None` on the socket datapath.
     pub(super) links: Option<Links>,
-    pub(super) egress: EgressCache,
+    egress: EgressCache,
+    wanted: Option<Arc<ArrayQueue<IpAddr>>>,
     pub(super) sockets: Sockets,
     pub(super) buffers: BufferCache,
     /// Packets are frames as received, see [`Handler::RAW`](super::Handler::RAW).
@@ -40,7 +42,7 @@ const _: () = assert!(WORKERS_MAX <= 64);
 const _: () = assert!(crate::limits::LISTENERS_MAX <= 32);
 
 /// The egress table as this worker last saw it.
-pub(super) type EgressCache = Cache<Arc<ArcSwap<EgressTable>>, Arc<EgressTable>>;
+type EgressCache = Cache<Arc<ArcSwap<EgressTable>>, Arc<EgressTable>>;
 
 /// What [`Ports`] are made of.
 pub(super) struct Parts {
@@ -48,6 +50,7 @@ pub(super) struct Parts {
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) links: Option<Links>,
     pub(super) egress: Arc<ArcSwap<EgressTable>>,
+    pub(super) wanted: Option<Arc<ArrayQueue<IpAddr>>>,
     pub(super) sockets: Sockets,
     pub(super) buffers: BufferCache,
     pub(super) shared: Arc<Shared>,
@@ -60,6 +63,7 @@ impl Ports {
             metrics: parts.metrics,
             links: parts.links,
             egress: Cache::new(parts.egress),
+            wanted: parts.wanted,
             sockets: parts.sockets,
             buffers: parts.buffers,
             shared: parts.shared,
@@ -106,8 +110,16 @@ impl Ports {
                         Ok(()) => return,
                         Err(frame) => Memory::Frame(frame),
                     },
-                    // The kernel resolves the neighbour, or knows why there is no way.
-                    _ => Memory::Frame(frame),
+                    Resolution::Unresolved { .. } => {
+                        if let Some(wanted) = &self.wanted {
+                            let _ = wanted.push(flow.peer.ip());
+                        }
+                        Memory::Frame(frame)
+                    }
+                    // The kernel knows the way, or why there is none.
+                    Resolution::Kernel | Resolution::Local | Resolution::NoRoute => {
+                        Memory::Frame(frame)
+                    }
                 }
             }
             (memory, _) => memory,
