@@ -1,7 +1,7 @@
 //! CSeq: a number and a method (RFC 3261 §20.16).
 
 use super::method::Method;
-use super::scan::{Number, byte, is_token, number, skip_lws};
+use super::scan::{Number, is_token, leading_number, skip_lws};
 use super::{ParseError, Span};
 
 /// Numbers of a CSeq stay below this (RFC 3261 §8.1.1.5).
@@ -20,21 +20,19 @@ pub struct CSeq {
 
 impl CSeq {
     /// `CSeq = 1*DIGIT LWS Method`
-    #[inline]
+    #[inline(always)]
     pub(super) fn parse(bytes: &[u8], span: Span) -> Result<Self, ParseError> {
         let (start, end) = (span.start(), span.end());
-        let mut pos = start;
-        while pos < end && byte(bytes, pos).is_ascii_digit() {
-            pos += 1;
-        }
-        let digits = Span::at(start, pos);
-        let method_start = skip_lws(bytes, pos, end);
+        let (number, digits_end) = leading_number(bytes, start, end);
+        let method_start = skip_lws(bytes, digits_end, end);
+        let method = Method::at(bytes, method_start, end - method_start);
         let method_span = Span::at(method_start, end);
-        let method = Method::parse(method_span.of(bytes));
-        if method_start == pos || (method == Method::Other && !is_token(method_span.of(bytes))) {
+        if method_start == digits_end
+            || (method == Method::Other && !is_token(method_span.of(bytes)))
+        {
             return Err(ParseError::CSeq);
         }
-        match number(digits.of(bytes)) {
+        match number {
             Number::Value(number) if number < NUMBER_END => Ok(Self {
                 number,
                 method,

@@ -1,8 +1,8 @@
 //! Header fields: their names, long and compact, in any case, and the rows they stand in.
 //!
-//! A name is recognised without branching on its bytes: up to 24 of them are loaded as three
-//! lower-cased words, a hash of the words picks one candidate, and comparing the words decides.
-//! The hash table is made at compile time and has no collisions.
+//! A name is recognised without branching on its bytes: they are loaded as lower-cased words (two,
+//! or three for the few long names), a hash of the words picks one candidate, and comparing the
+//! words decides. The hash table is made at compile time and has no collisions.
 
 use super::Span;
 
@@ -197,29 +197,49 @@ const _: () = assert!(NAMES <= 64);
 impl HeaderName {
     /// The header of this name, long or compact, in any case (RFC 3261 §7.3.1, §7.3.3).
     pub fn parse(name: &[u8]) -> Self {
-        if name.len() > NAME_LEN_MAX {
+        // In lower case CR would pass for `-`, see `lower`.
+        if name.is_empty() || name.len() > NAME_LEN_MAX || name.contains(&b'\r') {
             return Self::Other;
         }
         let mut padded = [0; NAME_LEN_MAX];
         for (to, from) in padded.iter_mut().zip(name) {
             *to = *from;
         }
-        Self::of_padded(&padded, name.len())
-    }
-
-    /// The header whose name is the first `len` bytes of `padded`; the others do not matter.
-    #[inline]
-    pub(super) fn of_padded(padded: &[u8; NAME_LEN_MAX], len: usize) -> Self {
-        if len == 0 || len > NAME_LEN_MAX {
+        let (words, _) = padded.as_chunks::<8>();
+        let long = lower(words[2], name.len(), 2);
+        let [short, ..] = padded.as_chunks::<16>().0 else {
             return Self::Other;
-        }
-        let words = words(padded, len);
-        let candidate = &CANDIDATES[usize::from(TABLE[slot(&words, len, MULTIPLIER)])];
-        if candidate.words == words {
-            candidate.name
+        };
+        let candidate = Self::candidate(short, name.len());
+        if candidate.2 == long && candidate.1 {
+            candidate.0
         } else {
             Self::Other
         }
+    }
+
+    /// The header whose name is the first `len` bytes of `chunk`, at most 15; the others do not
+    /// matter, but no byte of the name may be CR.
+    #[inline(always)]
+    pub(super) fn of_chunk(chunk: &[u8; 16], len: usize) -> Self {
+        let (name, equal, long) = Self::candidate(chunk, len);
+        if equal && long == 0 {
+            name
+        } else {
+            Self::Other
+        }
+    }
+
+    /// The only name that can have these first 16 bytes, whether it has them, and what must follow.
+    #[inline(always)]
+    fn candidate(chunk: &[u8; 16], len: usize) -> (Self, bool, u64) {
+        let (words, _) = chunk.as_chunks::<8>();
+        let first = lower(words[0], len, 0);
+        let second = lower(words[1], len, 1);
+        let index = TABLE[slot(first, second, len, MULTIPLIER)];
+        let candidate = &CANDIDATES[usize::from(index) % CANDIDATES_MAX];
+        let different = (candidate.words[0] ^ first) | (candidate.words[1] ^ second);
+        (candidate.name, different == 0, candidate.words[2])
     }
 
     /// The bit of this name in a set of names.
@@ -230,54 +250,49 @@ impl HeaderName {
 }
 
 /// Bytes of the longest name known, rounded up to words.
-pub(super) const NAME_LEN_MAX: usize = 24;
+const NAME_LEN_MAX: usize = 24;
 
-type Words = [u64; NAME_LEN_MAX / 8];
-
-/// The name as lower-cased words, zero behind its end.
-#[inline]
-const fn words(padded: &[u8; NAME_LEN_MAX], len: usize) -> Words {
-    let mut words = [0; NAME_LEN_MAX / 8];
-    let (chunks, _) = padded.as_chunks::<8>();
-    let mut index = 0;
-    while index < words.len() {
-        let word = u64::from_le_bytes(chunks[index]) & mask(len, index);
-        // Sets bit 5 where bit 6 is set: upper-case letters become lower-case, `@[\]^_` become
-        // others that no known name has, and what is below `@`, such as CR against `-`, stays.
-        words[index] = word | (word & 0x4040_4040_4040_4040) >> 1;
-        index += 1;
-    }
-    words
+/// Word `index` of a name of `len` bytes in lower case, zero behind its end.
+///
+/// Bit 5 makes letters lower-case and leaves `-` alone. Of all other bytes only CR becomes one that
+/// names have, `-`.
+#[inline(always)]
+const fn lower(word: [u8; 8], len: usize, index: usize) -> u64 {
+    (u64::from_le_bytes(word) | 0x2020_2020_2020_2020) & MASKS[index][len % 32]
 }
 
-/// All ones for the bytes of word `index` that belong to a name of `len` bytes.
-#[inline]
-const fn mask(len: usize, index: usize) -> u64 {
-    let start = index * 8;
-    if len >= start + 8 {
-        u64::MAX
-    } else if len <= start {
-        0
-    } else {
-        (1 << (8 * (len - start))) - 1
+/// All ones for the bytes of a word that belong to a name, by word and length of the name.
+static MASKS: [[u64; 32]; NAME_LEN_MAX / 8] = {
+    let mut masks = [[0; 32]; NAME_LEN_MAX / 8];
+    let mut len = 0;
+    while len < 32 {
+        let mut index = 0;
+        while index < len && index < NAME_LEN_MAX {
+            masks[index / 8][len] |= 0xff << (8 * (index % 8));
+            index += 1;
+        }
+        len += 1;
     }
-}
+    masks
+};
 
 const SLOTS: usize = 1024;
 
-#[inline]
-const fn slot(words: &Words, len: usize, multiplier: u64) -> usize {
-    let mixed = words[0] ^ words[1].rotate_left(23) ^ len as u64;
+#[inline(always)]
+const fn slot(first: u64, second: u64, len: usize, multiplier: u64) -> usize {
+    let mixed = first ^ second.rotate_left(23) ^ len as u64;
     (mixed.wrapping_mul(multiplier) >> 54) as usize
 }
 const _: () = assert!(1 << (64 - 54) == SLOTS);
 
 #[derive(Clone, Copy)]
 struct Candidate {
-    words: Words,
-    len: usize,
+    words: [u64; NAME_LEN_MAX / 8],
     name: HeaderName,
+    len: u8,
 }
+
+const _: () = assert!(size_of::<Candidate>() == 32);
 
 const CANDIDATES_MAX: usize = 128;
 
@@ -306,6 +321,10 @@ const CANDIDATES_CONST: [Candidate; CANDIDATES_MAX] = {
     candidates
 };
 
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a name has at most 24 bytes"
+)]
 const fn candidate(name: HeaderName, text: &[u8]) -> Candidate {
     let mut padded = [0; NAME_LEN_MAX];
     let mut index = 0;
@@ -313,10 +332,15 @@ const fn candidate(name: HeaderName, text: &[u8]) -> Candidate {
         padded[index] = text[index];
         index += 1;
     }
+    let (words, _) = padded.as_chunks::<8>();
     Candidate {
-        words: words(&padded, text.len()),
-        len: text.len(),
+        words: [
+            lower(words[0], text.len(), 0),
+            lower(words[1], text.len(), 1),
+            lower(words[2], text.len(), 2),
+        ],
         name,
+        len: text.len() as u8,
     }
 }
 
@@ -347,7 +371,12 @@ const fn table(multiplier: u64) -> Option<[u8; SLOTS]> {
     let mut index = 1;
     while index < CANDIDATES_MAX && CANDIDATES_CONST[index].len > 0 {
         let candidate = &CANDIDATES_CONST[index];
-        let slot = slot(&candidate.words, candidate.len, multiplier);
+        let slot = slot(
+            candidate.words[0],
+            candidate.words[1],
+            candidate.len as usize,
+            multiplier,
+        );
         if table[slot] != 0 {
             return None;
         }

@@ -6,7 +6,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::scan::{HOST_NAME, Number, byte, find_any, number};
+use super::scan::{HOST_NAME, Number, byte, find_any, leading_number};
 use super::{ParseError, Span};
 use crate::net::canonical;
 
@@ -37,13 +37,24 @@ impl Host {
     }
 
     /// Parses the host at `pos` and tells where it ends.
-    #[inline]
+    #[inline(always)]
     pub(super) fn parse_at(
         bytes: &[u8],
         pos: usize,
         end: usize,
     ) -> Result<(Self, usize), ParseError> {
-        if byte(bytes, pos) == b'[' {
+        if byte(bytes, pos).is_ascii_digit()
+            && let Some((ip, after)) = leading_ipv4(bytes, pos, end)
+            && (after >= end || !HOST_NAME[usize::from(byte(bytes, after))])
+        {
+            return Ok((Self::Ip(IpAddr::V4(ip)), after));
+        }
+        Self::parse_other_at(bytes, pos, end)
+    }
+
+    /// Parses a host that is no IPv4 address.
+    fn parse_other_at(bytes: &[u8], pos: usize, end: usize) -> Result<(Self, usize), ParseError> {
+        if pos < end && byte(bytes, pos) == b'[' {
             let close = find_any(bytes, pos + 1, end, [b']']);
             if close >= end {
                 return Err(ParseError::Host);
@@ -58,17 +69,12 @@ impl Host {
             .position(|byte| !HOST_NAME[usize::from(*byte)])
             .unwrap_or(text.len());
         let text = text.get(..len).unwrap_or_default();
-        if len == 0 || len > NAME_LEN_MAX {
+        // `toplabel` starts with a letter: a name never ends in a label of digits, so what looks
+        // like an address and is none is refused rather than looked up.
+        if len == 0 || len > NAME_LEN_MAX || last_label_is_numeric(text) {
             return Err(ParseError::Host);
         }
-        let host = match parse_ipv4(text) {
-            Some(ip) => Self::Ip(IpAddr::V4(ip)),
-            // `toplabel` starts with a letter: a name never ends in a label of digits, so what
-            // looks like an address and is none is refused rather than looked up.
-            None if last_label_is_numeric(text) => return Err(ParseError::Host),
-            None => Self::Name(Span::at(pos, pos + len)),
-        };
-        Ok((host, pos + len))
+        Ok((Self::Name(Span::at(pos, pos + len)), pos + len))
     }
 }
 
@@ -86,17 +92,13 @@ pub fn parse_ip(text: &[u8]) -> Option<IpAddr> {
     parse_ipv6(inner).map(|ip| canonical(IpAddr::V6(ip)))
 }
 
-/// `port = 1*DIGIT`, and a UDP or TCP port at that.
-#[inline]
+/// `port = 1*DIGIT`, and a UDP or TCP port at that. Tells also where it ends.
+#[inline(always)]
 pub(super) fn parse_port(bytes: &[u8], pos: usize, end: usize) -> Result<(u16, usize), ParseError> {
-    let text = bytes.get(pos..end).unwrap_or_default();
-    let len = text
-        .iter()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(text.len());
-    match number(text.get(..len).unwrap_or_default()) {
+    let (number, after) = leading_number(bytes, pos, end);
+    match number {
         Number::Value(value @ 1..) => u16::try_from(value)
-            .map(|port| (port, pos + len))
+            .map(|port| (port, after))
             .map_err(|_| ParseError::Port),
         _ => Err(ParseError::Port),
     }
@@ -108,31 +110,39 @@ fn last_label_is_numeric(name: &[u8]) -> bool {
     label.iter().all(u8::is_ascii_digit)
 }
 
-/// `IPv4address = 1*3DIGIT "." 1*3DIGIT "." 1*3DIGIT "." 1*3DIGIT`, each decimal also with leading
-/// zeros.
-#[inline]
 fn parse_ipv4(text: &[u8]) -> Option<Ipv4Addr> {
-    let mut address = 0u32;
-    let mut octet = 0u32;
-    let mut digits = 0;
-    let mut dots = 0;
-    for byte in text {
-        if *byte == b'.' {
-            if digits == 0 || dots == 3 {
-                return None;
+    let (ip, after) = leading_ipv4(text, 0, text.len())?;
+    (after == text.len()).then_some(ip)
+}
+
+/// `IPv4address = 1*3DIGIT "." 1*3DIGIT "." 1*3DIGIT "." 1*3DIGIT`, each decimal also with leading
+/// zeros. Tells also where it ends.
+#[inline(always)]
+fn leading_ipv4(bytes: &[u8], mut pos: usize, end: usize) -> Option<(Ipv4Addr, usize)> {
+    let mut address = 0;
+    for octets_left in (0..4).rev() {
+        let start = pos;
+        let mut octet = 0;
+        while pos < end && pos < start + 4 {
+            let digit = byte(bytes, pos).wrapping_sub(b'0');
+            if digit > 9 {
+                break;
             }
-            address = address << 8 | octet;
-            (octet, digits, dots) = (0, 0, dots + 1);
-            continue;
+            octet = octet * 10 + u32::from(digit);
+            pos += 1;
         }
-        let digit = byte.wrapping_sub(b'0');
-        octet = octet * 10 + u32::from(digit);
-        digits += 1;
-        if digit > 9 || digits > 3 || octet > 255 {
+        if pos == start || pos == start + 4 || octet > 255 {
             return None;
         }
+        address = address << 8 | octet;
+        if octets_left > 0 {
+            if pos >= end || byte(bytes, pos) != b'.' {
+                return None;
+            }
+            pos += 1;
+        }
     }
-    (dots == 3 && digits > 0).then(|| Ipv4Addr::from_bits(address << 8 | octet))
+    Some((Ipv4Addr::from_bits(address), pos))
 }
 
 /// `IPv6address` as RFC 5954 §4.1 corrects it, without zone.
@@ -301,7 +311,8 @@ mod tests {
             }
             let ip = Ipv6Addr::from(groups);
             prop_assert_eq!(parse_ipv6(ip.to_string().as_bytes()), Some(ip));
-            let v4 = Ipv4Addr::from_bits(ip.to_bits() as u32);
+            let [.., a, b, c, d] = ip.octets();
+            let v4 = Ipv4Addr::new(a, b, c, d);
             prop_assert_eq!(parse_ipv4(v4.to_string().as_bytes()), Some(v4));
         }
 

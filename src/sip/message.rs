@@ -26,11 +26,11 @@
 //! see two different messages. For the index a bare LF ends a line.
 
 use super::cseq::CSeq;
-use super::header::{HeaderName, HeaderRow, NAME_LEN_MAX, NAMES};
+use super::header::{HeaderName, HeaderRow, NAMES};
 use super::method::Method;
 use super::name_addr;
-use super::scan::{self, Lines, Number, byte, colon_mask, is_lws, number, skip_lws, trim};
-use super::start_line::{self, StartLine};
+use super::scan::{self, LineEnd, Lines, Number, byte, colon_mask, number, skip_lws, trim};
+use super::start_line::StartLine;
 use super::uri::Uri;
 use super::via::Via;
 use super::{ParseError, Span};
@@ -68,15 +68,7 @@ pub struct MaxBreadth {
 /// The index of one message.
 #[derive(Clone, Debug)]
 pub struct Message {
-    kind: Kind,
-    method: Method,
-    status: u16,
-    method_span: Span,
-    uri_span: Span,
-    version: Span,
-    reason: Span,
-    start_line: Span,
-    uri: Option<Uri>,
+    line: StartLine,
     top_via: Option<Via>,
     call_id: Option<Span>,
     cseq: Option<CSeq>,
@@ -104,15 +96,7 @@ impl Message {
     /// An empty index.
     pub fn new() -> Self {
         Self {
-            kind: Kind::Unknown,
-            method: Method::Other,
-            status: 0,
-            method_span: Span::EMPTY,
-            uri_span: Span::EMPTY,
-            version: Span::EMPTY,
-            reason: Span::EMPTY,
-            start_line: Span::EMPTY,
-            uri: None,
+            line: StartLine::EMPTY,
             top_via: None,
             call_id: None,
             cseq: None,
@@ -149,10 +133,10 @@ impl Message {
             Ok(headers_end) => headers_end,
             Err(error) => return Err(self.error.unwrap_or(error)),
         };
-        if lines.bare_line_end_before(headers_end) {
+        if lines.bare() {
             self.fail(ParseError::BareLineEnd);
         }
-        if headers_end - self.start_line.start() > HEADER_SECTION_LEN_MAX {
+        if headers_end - self.line.span.start() > HEADER_SECTION_LEN_MAX {
             self.fail(ParseError::HeadersTooLong);
         }
         self.check_counts();
@@ -163,15 +147,7 @@ impl Message {
     /// Forgets the last message. The tables keep their bytes; nothing reads them.
     #[inline]
     fn reset(&mut self) {
-        self.kind = Kind::Unknown;
-        self.method = Method::Other;
-        self.status = 0;
-        self.method_span = Span::EMPTY;
-        self.uri_span = Span::EMPTY;
-        self.version = Span::EMPTY;
-        self.reason = Span::EMPTY;
-        self.start_line = Span::EMPTY;
-        self.uri = None;
+        self.line = StartLine::EMPTY;
         self.top_via = None;
         self.call_id = None;
         self.cseq = None;
@@ -208,43 +184,18 @@ impl Message {
     ) -> Result<usize, ParseError> {
         let mut start = 0;
         let (end, next) = loop {
-            let line_feed = lines.next_line_feed().ok_or(ParseError::NotSip)?;
-            let end = line_end(datagram, start, line_feed);
-            if end > start {
-                break (end, line_feed + 1);
+            let LineEnd { text, next } = lines.next_end().ok_or(ParseError::NotSip)?;
+            if text > start {
+                break (text, next);
             }
             // RFC 3261 §7.5: CRLF before the start line is ignored.
-            start = line_feed + 1;
+            start = next;
         };
-        self.start_line = Span::at(start, end);
-        let (line, result) = start_line::parse(datagram, start, end)?;
-        self.note(result);
-        match line {
-            StartLine::Request {
-                method,
-                method_span,
-                uri_span,
-                uri,
-                version,
-            } => {
-                self.kind = Kind::Request;
-                self.method = method;
-                self.method_span = method_span;
-                self.uri_span = uri_span;
-                self.uri = uri;
-                self.version = version;
-            }
-            StartLine::Response {
-                version,
-                status,
-                reason,
-            } => {
-                self.kind = Kind::Response;
-                self.version = version;
-                self.status = status;
-                self.reason = reason;
-            }
+        let result = self.line.parse(datagram, start, end);
+        if self.line.kind == Kind::Unknown {
+            return Err(ParseError::NotSip);
         }
+        self.note(result);
         if matches!(byte(datagram, next), b' ' | b'\t') {
             self.fail(ParseError::StartLineFolded);
         }
@@ -260,43 +211,27 @@ impl Message {
         mut start: usize,
     ) -> Result<usize, ParseError> {
         loop {
-            let first_line_feed = lines
-                .next_line_feed()
-                .ok_or(ParseError::HeadersUnterminated)?;
-            let first_end = line_end(datagram, start, first_line_feed);
-            if first_end == start {
-                return Ok(first_line_feed + 1);
+            let first = lines.next_end().ok_or(ParseError::HeadersUnterminated)?;
+            if first.text == start {
+                return Ok(first.next);
             }
             // RFC 3261 §7.3.1: a line that starts with white space continues the row.
-            let mut line_feed = first_line_feed;
-            while matches!(byte(datagram, line_feed + 1), b' ' | b'\t') {
-                line_feed = lines
-                    .next_line_feed()
-                    .ok_or(ParseError::HeadersUnterminated)?;
+            let mut last = first;
+            while matches!(byte(datagram, last.next), b' ' | b'\t') {
+                last = lines.next_end().ok_or(ParseError::HeadersUnterminated)?;
             }
-            let end = if line_feed == first_line_feed {
-                first_end
-            } else {
-                line_end(datagram, start, line_feed)
-            };
             if self.row_count == HEADERS_MAX {
                 return Err(ParseError::TooManyHeaders);
             }
-            self.read_row(datagram, start, first_end, end, line_feed + 1);
-            start = line_feed + 1;
+            self.read_row(datagram, start, first.text, last);
+            start = last.next;
         }
     }
 
-    /// Indexes the row `start..next`, whose first line ends at `first_end` and its last at `end`.
-    #[inline]
-    fn read_row(
-        &mut self,
-        datagram: &[u8],
-        start: usize,
-        first_end: usize,
-        end: usize,
-        next: usize,
-    ) {
+    /// Indexes the row at `start`, whose first line ends at `first_end` and its last at `last`.
+    #[inline(always)]
+    fn read_row(&mut self, datagram: &[u8], start: usize, first_end: usize, last: LineEnd) {
+        let end = last.text;
         let (name, colon) = match read_name(datagram, start, first_end) {
             Some(found) => found,
             None => {
@@ -313,7 +248,7 @@ impl Message {
         if let Some(row) = self.rows.get_mut(self.row_count) {
             *row = HeaderRow {
                 name,
-                row: Span::at(start, next),
+                row: Span::at(start, last.next),
                 value,
             };
         }
@@ -367,10 +302,11 @@ impl Message {
                 Ok(cseq) => {
                     self.cseq = Some(cseq);
                     // RFC 3261 §8.1.1.5: the method MUST match that of the request.
-                    if self.kind == Kind::Request
-                        && (cseq.method != self.method
+                    if self.line.kind == Kind::Request
+                        && (cseq.method != self.line.method
                             || (cseq.method == Method::Other
-                                && cseq.method_span.of(datagram) != self.method_span.of(datagram)))
+                                && cseq.method_span.of(datagram)
+                                    != self.line.method_span.of(datagram)))
                     {
                         self.fail(ParseError::CSeqMethod);
                     }
@@ -378,7 +314,7 @@ impl Message {
                 Err(error) => self.fail(error),
             },
             HeaderName::MaxForwards => {
-                let number = match number(value.of(datagram)) {
+                let number = match number(datagram, start, end) {
                     Number::Value(number) => u8::try_from(number).ok(),
                     _ => None,
                 };
@@ -388,7 +324,7 @@ impl Message {
                 });
             }
             HeaderName::MaxBreadth => {
-                let number = match number(value.of(datagram)) {
+                let number = match number(datagram, start, end) {
                     Number::Value(number) => Some(number),
                     _ => None,
                 };
@@ -402,8 +338,10 @@ impl Message {
         }
     }
 
+    #[inline(always)]
     fn decode_content_length(&mut self, datagram: &[u8], value: Span) {
-        match number(value.of(datagram)) {
+        let (start, end) = (value.start(), value.end());
+        match number(datagram, start, end) {
             Number::Value(length) => match usize::try_from(length) {
                 Ok(length) if length <= MESSAGE_LEN_MAX => {
                     self.content_length = Some((value, length));
@@ -412,10 +350,8 @@ impl Message {
             },
             Number::TooLarge => self.fail(ParseError::ContentLengthTooLarge),
             Number::Malformed => {
-                let negative = value
-                    .of(datagram)
-                    .strip_prefix(b"-")
-                    .is_some_and(|digits| number(digits) != Number::Malformed);
+                let negative = byte(datagram, start) == b'-'
+                    && number(datagram, start + 1, end) != Number::Malformed;
                 self.fail(if negative {
                     ParseError::ContentLengthNegative
                 } else {
@@ -512,51 +448,51 @@ impl Message {
     /// Request, response, or neither.
     #[inline]
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.line.kind
     }
 
     /// The method of a request; `Other` for a response.
     #[inline]
     pub fn method(&self) -> Method {
-        self.method
+        self.line.method
     }
 
     /// The method as written.
     pub fn method_span(&self) -> Span {
-        self.method_span
+        self.line.method_span
     }
 
     /// The Request-URI, decoded; `None` if it is malformed or this is no request.
     #[inline]
     pub fn request_uri(&self) -> Option<&Uri> {
-        self.uri.as_ref()
+        self.line.uri.as_ref()
     }
 
     /// The Request-URI as written.
     pub fn request_uri_span(&self) -> Span {
-        self.uri_span
+        self.line.uri_span
     }
 
     /// The status code of a response; 0 for a request, or if the code is malformed.
     #[inline]
     pub fn status(&self) -> u16 {
-        self.status
+        self.line.status
     }
 
     /// The reason phrase.
     pub fn reason(&self) -> Span {
-        self.reason
+        self.line.reason
     }
 
     /// The version as written.
     pub fn version(&self) -> Span {
-        self.version
+        self.line.version
     }
 
     /// The start line without its line end. What stands before it is CRLF that does not belong to
     /// the message.
     pub fn start_line(&self) -> Span {
-        self.start_line
+        self.line.span
     }
 
     /// All rows, in order.
@@ -746,31 +682,22 @@ impl Iterator for Vias<'_> {
     }
 }
 
-/// The end of the line `start..line_feed` without its CR.
-#[inline]
-fn line_end(datagram: &[u8], start: usize, line_feed: usize) -> usize {
-    if line_feed > start && byte(datagram, line_feed - 1) == b'\r' {
-        line_feed - 1
-    } else {
-        line_feed
-    }
-}
-
 /// The name at `start` and where its colon is; `None` without a colon on the line.
-#[inline]
+#[inline(always)]
 fn read_name(datagram: &[u8], start: usize, end: usize) -> Option<(HeaderName, usize)> {
-    if let Some(chunk) = datagram.get(start..).and_then(<[u8]>::first_chunk::<32>) {
-        let len = colon_mask(chunk).trailing_zeros() as usize;
-        if len < 32 && len > 0 && start + len < end && !is_lws(byte(datagram, start + len - 1)) {
-            let name = chunk
-                .first_chunk::<NAME_LEN_MAX>()
-                .map_or(HeaderName::Other, |padded| {
-                    HeaderName::of_padded(padded, len)
-                });
-            return Some((name, start + len));
+    if let Some(chunk) = datagram.get(start..).and_then(<[u8]>::first_chunk::<16>) {
+        // A bit beyond the chunk stands for "none".
+        let len = (colon_mask(chunk) | 1 << 16).trailing_zeros() as usize;
+        if len < 16 && len > 0 && start + len < end && byte(chunk, len - 1) > b' ' {
+            return Some((HeaderName::of_chunk(chunk, len), start + len));
         }
     }
-    // At the end of the datagram, a long name, or white space before the colon.
+    read_odd_name(datagram, start, end)
+}
+
+/// The same for a long name, at the end of the datagram, or with white space before the colon.
+#[inline(never)]
+fn read_odd_name(datagram: &[u8], start: usize, end: usize) -> Option<(HeaderName, usize)> {
     let colon = scan::find_any(datagram, start, end, [b':']);
     if colon >= end {
         return None;

@@ -1,5 +1,6 @@
 //! Request methods (RFC 3261 §7.1). Names are case-sensitive tokens; unknown ones are forwarded.
 
+use super::scan::{byte, front, pack, word};
 use crate::metrics::METHODS;
 
 /// Method of a request, in the order of [`METHODS`].
@@ -42,25 +43,28 @@ const _: () = assert!(Method::Other as usize + 1 == METHODS.len());
 
 impl Method {
     /// The method of this name, byte for byte (RFC 3261 §7.1: the method is case-sensitive).
-    #[inline]
     pub fn parse(name: &[u8]) -> Self {
-        match name {
-            b"INVITE" => Self::Invite,
-            b"ACK" => Self::Ack,
-            b"BYE" => Self::Bye,
-            b"CANCEL" => Self::Cancel,
-            b"OPTIONS" => Self::Options,
-            b"REGISTER" => Self::Register,
-            b"INFO" => Self::Info,
-            b"MESSAGE" => Self::Message,
-            b"NOTIFY" => Self::Notify,
-            b"PRACK" => Self::Prack,
-            b"PUBLISH" => Self::Publish,
-            b"REFER" => Self::Refer,
-            b"SUBSCRIBE" => Self::Subscribe,
-            b"UPDATE" => Self::Update,
-            _ => Self::Other,
+        Self::at(name, 0, name.len())
+    }
+
+    /// The method in the `len` bytes at `pos`.
+    #[inline(always)]
+    pub(super) fn at(bytes: &[u8], pos: usize, len: usize) -> Self {
+        const SUBSCRIBE: u64 = pack(b"SUBSCRIB");
+        let name = word(bytes, pos);
+        if len > 8 {
+            return match name {
+                SUBSCRIBE if len == 9 && byte(bytes, pos + 8) == b'E' => Self::Subscribe,
+                _ => Self::Other,
+            };
         }
+        let name = front(name, len);
+        for (text, method) in SHORT {
+            if name == text {
+                return method;
+            }
+        }
+        Self::Other
     }
 
     /// The label of the method's counter.
@@ -68,6 +72,23 @@ impl Method {
         METHODS[self as usize]
     }
 }
+
+/// The methods of up to eight letters, the frequent ones first.
+const SHORT: [(u64, Method); 13] = [
+    (pack(b"INVITE"), Method::Invite),
+    (pack(b"ACK"), Method::Ack),
+    (pack(b"BYE"), Method::Bye),
+    (pack(b"REGISTER"), Method::Register),
+    (pack(b"OPTIONS"), Method::Options),
+    (pack(b"CANCEL"), Method::Cancel),
+    (pack(b"UPDATE"), Method::Update),
+    (pack(b"PRACK"), Method::Prack),
+    (pack(b"INFO"), Method::Info),
+    (pack(b"NOTIFY"), Method::Notify),
+    (pack(b"MESSAGE"), Method::Message),
+    (pack(b"PUBLISH"), Method::Publish),
+    (pack(b"REFER"), Method::Refer),
+];
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,9 @@
 //! ```
 
 use super::params::{Param, Params};
-use super::scan::{byte, find_any, quoted_end, skip_lws, trim};
+use super::scan::{
+    byte, find_any, find_any_or_blank, front, lower, pack, quoted_end, skip_lws, trim, word,
+};
 use super::uri::Uri;
 use super::{ParseError, Span};
 
@@ -120,14 +122,37 @@ impl Shape {
 }
 
 /// The tag of a From or To value, without looking at the URI.
-#[inline]
+#[inline(always)]
 pub(super) fn tag(bytes: &[u8], start: usize, end: usize) -> Result<Option<Span>, ParseError> {
+    // The usual forms first: `<…>`, `"…"<…>` or `"…" <…>`, with nothing behind or one tag.
+    const TAG: u64 = pack(b";tag=");
+    let mut open = start;
+    if byte(bytes, start) == b'"' {
+        open = quoted_end(bytes, start, end)?;
+        open += usize::from(byte(bytes, open) == b' ');
+    }
+    if open < end && byte(bytes, open) == b'<' {
+        let after = find_any(bytes, open + 1, end, [b'>']) + 1;
+        if after == end {
+            return Ok(None);
+        }
+        if lower(front(word(bytes, after), 5)) == TAG {
+            let value = after + 5;
+            if value < end && find_any_or_blank(bytes, value, end, [b';', b',', b'"']) == end {
+                return Ok(Some(Span::at(value, end)));
+            }
+        }
+    }
+    odd_tag(bytes, start, end)
+}
+
+/// The same for any form of an address.
+#[inline(never)]
+fn odd_tag(bytes: &[u8], start: usize, end: usize) -> Result<Option<Span>, ParseError> {
     let mut pos = Shape::of(bytes, start, end)?.after;
     let mut tag = None;
     loop {
-        if pos < end && byte(bytes, pos) <= b' ' {
-            pos = skip_lws(bytes, pos, end);
-        }
+        pos = skip_lws(bytes, pos, end);
         if pos >= end {
             return Ok(tag);
         }

@@ -113,7 +113,10 @@ impl Iterator for Params<'_> {
 mod tests {
     use super::*;
 
-    fn all(text: &[u8]) -> Vec<(&[u8], Option<&[u8]>, &[u8])> {
+    /// Name, value, and what to delete.
+    type Parts<'a> = (&'a [u8], Option<&'a [u8]>, &'a [u8]);
+
+    fn all(text: &[u8]) -> Vec<Parts<'_>> {
         let span = Span::whole(text).unwrap();
         Params::new(text, span)
             .map(|param| {

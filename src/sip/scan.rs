@@ -22,95 +22,172 @@ pub(super) const BLOCK_LEN: usize = 64;
 
 /// The ends of the lines of a header section, in order, found a block at a time.
 ///
+/// ```text
+/// I N V I T E … 2 . 0 CR LF V i a :      control bytes of a block as bits: 0…0110000
+///                     ^^^^^ lowest bit: CR LF? then both bits go, and the line ends here
+/// ```
+///
 /// A line ends at LF. RFC 3261 §7 demands CRLF, and RFC 2543 allowed CR or LF alone: two parsers
-/// that differ there see different headers in one message. So a CR or LF of its own is noted, and
-/// [`Lines::bare_line_end_before`] tells whether one stood in the part that was read.
+/// that differ there see different headers in one message. So a CR or LF of its own is noted, see
+/// [`Lines::bare`].
 pub(super) struct Lines<'a> {
     bytes: &'a [u8],
-    /// Offset of the block that `line_feeds` speaks of.
+    /// Offset of the block that `controls` speaks of.
     block: usize,
-    /// Bit n: a LF not yet handed out at `block` + n.
-    line_feeds: u64,
-    /// Bit n: the byte at `block` + n is a LF and the one before is no CR, or the reverse.
-    unpaired: u64,
-    /// 1 if the last byte of the block is a CR.
+    /// Bit n: a control byte not yet looked at stands at `block` + n.
+    controls: u64,
+    /// 1 if the first byte of the next block is a LF that was looked at with its CR.
     carry: u64,
-    /// An unpaired CR or LF was seen in an earlier block.
-    unpaired_before: bool,
+    /// A CR or LF of its own was met.
+    bare: bool,
 }
+
+/// Where a line ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LineEnd {
+    /// Behind the last byte of its text.
+    pub(super) text: usize,
+    /// Behind its CR LF: where the next line starts.
+    pub(super) next: usize,
+}
+
+const CRLF: u16 = u16::from_le_bytes(*b"\r\n");
 
 impl<'a> Lines<'a> {
     #[inline]
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        let mut lines = Self {
+        Self {
             bytes,
             block: 0,
-            line_feeds: 0,
-            unpaired: 0,
+            controls: load_controls(bytes, 0),
             carry: 0,
-            unpaired_before: false,
-        };
-        lines.load();
-        lines
-    }
-
-    #[inline]
-    fn load(&mut self) {
-        let (line_feeds, returns) = match self.bytes.get(self.block..) {
-            Some(rest) => match rest.first_chunk::<BLOCK_LEN>() {
-                Some(block) => fast::line_masks(block),
-                None => tail_masks(self.bytes, rest),
-            },
-            None => (0, 0),
-        };
-        self.line_feeds = line_feeds;
-        self.unpaired = ((returns << 1) | self.carry) ^ line_feeds;
-        self.carry = returns >> 63;
-    }
-
-    /// Offset of the next LF.
-    #[inline]
-    pub(super) fn next_line_feed(&mut self) -> Option<usize> {
-        while self.line_feeds == 0 {
-            self.unpaired_before |= self.unpaired != 0;
-            self.block += BLOCK_LEN;
-            if self.block >= self.bytes.len() {
-                self.unpaired = 0;
-                return None;
-            }
-            self.load();
+            bare: false,
         }
-        let found = self.block + self.line_feeds.trailing_zeros() as usize;
-        self.line_feeds &= self.line_feeds - 1;
-        Some(found)
     }
 
-    /// Whether a CR without LF or a LF without CR stands before `end`, which must be just behind the
-    /// last LF handed out.
+    /// The end of the next line.
+    #[inline(always)]
+    pub(super) fn next_end(&mut self) -> Option<LineEnd> {
+        loop {
+            while self.controls == 0 {
+                self.block += BLOCK_LEN;
+                if self.block >= self.bytes.len() {
+                    return None;
+                }
+                self.controls = load_controls(self.bytes, self.block) & !self.carry;
+                self.carry = 0;
+            }
+            let bit = self.controls.trailing_zeros() as usize;
+            let found = self.block + bit;
+            self.controls &= self.controls - 1;
+            let pair = self.bytes.get(found..found + 2).unwrap_or_default();
+            if let Ok(pair) = pair.try_into()
+                && u16::from_le_bytes(pair) == CRLF
+            {
+                self.controls &= self.controls.wrapping_sub(1);
+                self.carry = bit as u64 / 63;
+                return Some(LineEnd {
+                    text: found,
+                    next: found + 2,
+                });
+            }
+            match byte(self.bytes, found) {
+                b'\n' => {
+                    self.bare = true;
+                    return Some(LineEnd {
+                        text: found,
+                        next: found + 1,
+                    });
+                }
+                b'\r' => self.bare = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a CR or LF of its own was met up to the last line handed out.
     #[inline]
-    pub(super) fn bare_line_end_before(&self, end: usize) -> bool {
-        let below = match end.saturating_sub(self.block) {
-            bits @ 0..BLOCK_LEN => (1 << bits) - 1,
-            _ => u64::MAX,
-        };
-        self.unpaired_before || self.unpaired & below != 0
+    pub(super) fn bare(&self) -> bool {
+        self.bare
     }
 }
 
-/// Masks of the last, short block.
-#[inline]
-fn tail_masks(bytes: &[u8], rest: &[u8]) -> (u64, u64) {
+/// The control bytes of the block at `start`, which lies inside `bytes` or is empty.
+#[inline(always)]
+fn load_controls(bytes: &[u8], start: usize) -> u64 {
+    match bytes
+        .get(start..)
+        .and_then(<[u8]>::first_chunk::<BLOCK_LEN>)
+    {
+        Some(block) => fast::control_mask(block),
+        None => tail_controls(bytes, start),
+    }
+}
+
+/// The control bytes of the last, short block.
+#[inline(never)]
+fn tail_controls(bytes: &[u8], start: usize) -> u64 {
+    let len = bytes.len().saturating_sub(start) % BLOCK_LEN;
     // The last full block of the datagram reaches back over bytes already seen; shift them out.
     if let Some(block) = bytes.last_chunk::<BLOCK_LEN>() {
-        let seen = (BLOCK_LEN - rest.len()) % BLOCK_LEN;
-        let (line_feeds, returns) = fast::line_masks(block);
-        return (line_feeds >> seen, returns >> seen);
+        return match len {
+            0 => 0,
+            _ => fast::control_mask(block) >> (BLOCK_LEN - len),
+        };
     }
-    let mut block = [0; BLOCK_LEN];
-    for (to, from) in block.iter_mut().zip(rest) {
+    // Padded with what is no control byte.
+    let mut block = [b' '; BLOCK_LEN];
+    for (to, from) in block.iter_mut().zip(bytes) {
         *to = *from;
     }
-    fast::line_masks(&block)
+    fast::control_mask(&block)
+}
+
+/// Eight bytes at `pos`, the first one lowest; NUL behind the end.
+#[inline(always)]
+pub(super) fn word(bytes: &[u8], pos: usize) -> u64 {
+    match bytes.get(pos..).and_then(<[u8]>::first_chunk::<8>) {
+        Some(word) => u64::from_le_bytes(*word),
+        None => tail_word(bytes, pos),
+    }
+}
+
+#[inline(never)]
+fn tail_word(bytes: &[u8], pos: usize) -> u64 {
+    let mut word = [0; 8];
+    for (to, from) in word.iter_mut().zip(bytes.get(pos..).unwrap_or_default()) {
+        *to = *from;
+    }
+    u64::from_le_bytes(word)
+}
+
+/// The first `text.len()` bytes of a word, for comparing with [`pack`].
+#[inline(always)]
+pub(super) const fn front(word: u64, len: usize) -> u64 {
+    match len {
+        0..8 => word & ((1 << (8 * len)) - 1),
+        _ => word,
+    }
+}
+
+/// Up to eight bytes of text as a word.
+pub(super) const fn pack(text: &[u8]) -> u64 {
+    let mut word = 0;
+    let mut index = text.len();
+    while index > 0 {
+        index -= 1;
+        word = word << 8 | text[index] as u64;
+    }
+    word
+}
+
+/// Letters in lower case, for comparing with text of letters, digits, `-`, `=` and `;`.
+///
+/// Sets bit 5 where bit 6 is set: upper-case letters become lower-case, `@[\]^_` become others that
+/// no such text has, and what is below `@`, such as CR against `-`, stays.
+#[inline(always)]
+pub(super) const fn lower(word: u64) -> u64 {
+    word | (word & 0x4040_4040_4040_4040) >> 1
 }
 
 /// `SP`, `HTAB`, and CR LF, which inside a row can only belong to a fold.
@@ -208,21 +285,34 @@ pub(super) enum Number {
 }
 
 /// The value of `1*DIGIT`.
-#[inline]
-pub(super) fn number(digits: &[u8]) -> Number {
-    if digits.is_empty() {
-        return Number::Malformed;
+#[inline(always)]
+pub(super) fn number(bytes: &[u8], start: usize, end: usize) -> Number {
+    match leading_number(bytes, start, end) {
+        (number, after) if after == end => number,
+        _ => Number::Malformed,
     }
+}
+
+/// The value of the digits at `start`, and where they end.
+#[inline(always)]
+pub(super) fn leading_number(bytes: &[u8], start: usize, end: usize) -> (Number, usize) {
     let mut value = 0u64;
-    for byte in digits {
-        let digit = byte.wrapping_sub(b'0');
+    let mut pos = start;
+    while pos < end {
+        let digit = byte(bytes, pos).wrapping_sub(b'0');
         if digit > 9 {
-            return Number::Malformed;
+            break;
         }
         // Stays above 32 bits once there, without ever wrapping.
         value = (value * 10 + u64::from(digit)).min(1 << 40);
+        pos += 1;
     }
-    u32::try_from(value).map_or(Number::TooLarge, Number::Value)
+    let number = match u32::try_from(value) {
+        _ if pos == start => Number::Malformed,
+        Ok(value) => Number::Value(value),
+        Err(_) => Number::TooLarge,
+    };
+    (number, pos)
 }
 
 #[cfg(test)]
@@ -231,6 +321,7 @@ mod tests {
 
     #[test]
     fn numbers_know_their_bounds() {
+        let number = |digits: &[u8]| number(digits, 0, digits.len());
         assert_eq!(number(b"0068"), Number::Value(68));
         assert_eq!(number(b"4294967295"), Number::Value(u32::MAX));
         assert_eq!(number(b"4294967296"), Number::TooLarge);

@@ -10,18 +10,17 @@
 
 use super::scan::BLOCK_LEN;
 
-/// Bit n of the first mask: byte n is LF; of the second: byte n is CR.
-pub(super) fn line_masks(block: &[u8; BLOCK_LEN]) -> (u64, u64) {
-    let mut masks = (0, 0);
+/// Bit n: byte n is a control byte up to CR. Text has none but CR, LF and HTAB.
+pub(super) fn control_mask(block: &[u8; BLOCK_LEN]) -> u64 {
+    let mut mask = 0;
     for (index, byte) in block.iter().enumerate() {
-        masks.0 |= u64::from(*byte == b'\n') << index;
-        masks.1 |= u64::from(*byte == b'\r') << index;
+        mask |= u64::from(*byte <= b'\r') << index;
     }
-    masks
+    mask
 }
 
 /// Bit n: byte n is a colon.
-pub(super) fn colon_mask(chunk: &[u8; 32]) -> u32 {
+pub(super) fn colon_mask(chunk: &[u8; 16]) -> u32 {
     let mut mask = 0;
     for (index, byte) in chunk.iter().enumerate() {
         mask |= u32::from(*byte == b':') << index;

@@ -40,27 +40,28 @@ fn equal(vector: __m128i, byte: u8) -> __m128i {
     _mm_cmpeq_epi8(vector, _mm_set1_epi8(byte.cast_signed()))
 }
 
+/// Unsigned min(byte, limit) is the byte itself only for bytes up to the limit.
 #[inline]
 #[target_feature(enable = "sse2")]
-fn line_masks_sse2(block: &[u8; BLOCK_LEN]) -> (u64, u64) {
-    let (mut line_feeds, mut returns) = (0, 0);
-    for (index, chunk) in block.as_chunks::<16>().0.iter().enumerate() {
-        let vector = load(chunk);
-        line_feeds |= u64::from(bits(equal(vector, b'\n'))) << (16 * index);
-        returns |= u64::from(bits(equal(vector, b'\r'))) << (16 * index);
-    }
-    (line_feeds, returns)
+fn at_most(vector: __m128i, limit: u8) -> __m128i {
+    let low = _mm_min_epu8(vector, _mm_set1_epi8(limit.cast_signed()));
+    _mm_cmpeq_epi8(low, vector)
 }
 
 #[inline]
 #[target_feature(enable = "sse2")]
-fn colon_mask_sse2(chunk: &[u8; 32]) -> u32 {
-    let (halves, _) = chunk.as_chunks::<16>();
+fn control_mask_sse2(block: &[u8; BLOCK_LEN]) -> u64 {
     let mut mask = 0;
-    for (index, half) in halves.iter().enumerate() {
-        mask |= bits(equal(load(half), b':')) << (16 * index);
+    for (index, chunk) in block.as_chunks::<16>().0.iter().enumerate() {
+        mask |= u64::from(bits(at_most(load(chunk), b'\r'))) << (16 * index);
     }
     mask
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
+fn colon_mask_sse2(chunk: &[u8; 16]) -> u32 {
+    bits(equal(load(chunk), b':'))
 }
 
 #[inline]
@@ -72,23 +73,21 @@ fn matches_sse2<const N: usize, const BLANK: bool>(chunk: &[u8; 16], needles: [u
         found = _mm_or_si128(found, equal(vector, needle));
     }
     if BLANK {
-        // Unsigned min(byte, SP) is the byte itself only for bytes up to SP.
-        let low = _mm_min_epu8(vector, _mm_set1_epi8(b' '.cast_signed()));
-        found = _mm_or_si128(found, _mm_cmpeq_epi8(low, vector));
+        found = _mm_or_si128(found, at_most(vector, b' '));
     }
     bits(found)
 }
 
-/// Bit n of the first mask: byte n is LF; of the second: byte n is CR.
+/// Bit n: byte n is a control byte up to CR. Text has none but CR, LF and HTAB.
 #[inline]
-pub(super) fn line_masks(block: &[u8; BLOCK_LEN]) -> (u64, u64) {
+pub(super) fn control_mask(block: &[u8; BLOCK_LEN]) -> u64 {
     // SAFETY: SSE2 is part of x86-64.
-    unsafe { line_masks_sse2(block) }
+    unsafe { control_mask_sse2(block) }
 }
 
 /// Bit n: byte n is a colon.
 #[inline]
-pub(super) fn colon_mask(chunk: &[u8; 32]) -> u32 {
+pub(super) fn colon_mask(chunk: &[u8; 16]) -> u32 {
     // SAFETY: SSE2 is part of x86-64.
     unsafe { colon_mask_sse2(chunk) }
 }
@@ -199,7 +198,7 @@ mod tests {
                 scan_plain::find_any_or_blank(&text, start, end, needles)
             );
             if let Some(block) = text.first_chunk() {
-                prop_assert_eq!(line_masks(block), scan_plain::line_masks(block));
+                prop_assert_eq!(control_mask(block), scan_plain::control_mask(block));
             }
             if let Some(chunk) = text.first_chunk() {
                 prop_assert_eq!(colon_mask(chunk), scan_plain::colon_mask(chunk));

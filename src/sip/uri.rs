@@ -7,7 +7,7 @@
 
 use super::host::{Host, parse_ip, parse_port};
 use super::params::{Param, Params};
-use super::scan::{byte, find_any, find_any_or_blank};
+use super::scan::{byte, find_any, find_any_or_blank, front, lower, pack, word};
 use super::via::Transport;
 use super::{ParseError, Span};
 
@@ -83,38 +83,40 @@ impl Uri {
     ///
     /// `UriScheme`, `UriByte`, `UriUser`, `UriTrailer`, `Host` or `Port`. A URI of an unknown scheme
     /// is no error.
-    #[inline]
+    #[inline(always)]
     pub fn parse(bytes: &[u8], span: Span) -> Result<Self, ParseError> {
+        const SIP: u64 = pack(b"sip:");
         let (start, end) = (span.start(), span.end().min(bytes.len()));
-        if find_any_or_blank(bytes, start, end, [b'<', b'>', b'"', 0x7f]) < end {
+        if end - start.min(end) > 4 && lower(front(word(bytes, start), 4)) == SIP {
+            return Self::parse_sip(bytes, span, Scheme::Sip, start + 4, end);
+        }
+        Self::parse_any(bytes, span, start, end)
+    }
+
+    /// Parses a URI that does not start with `sip:`.
+    fn parse_any(bytes: &[u8], span: Span, start: usize, end: usize) -> Result<Self, ParseError> {
+        let text = bytes.get(start..end).unwrap_or_default();
+        let colon = text
+            .iter()
+            .position(|byte| !is_scheme_byte(*byte))
+            .filter(|at| *at > 0 && text.get(*at) == Some(&b':'))
+            .ok_or(ParseError::UriScheme)?;
+        if !text.first().is_some_and(u8::is_ascii_alphabetic) {
+            return Err(ParseError::UriScheme);
+        }
+        let scheme = Scheme::of(text.get(..colon).unwrap_or_default());
+        let rest = start + colon + 1;
+        if scheme.is_sip() {
+            return Self::parse_sip(bytes, span, scheme, rest, end);
+        }
+        if find_any_or_blank(bytes, rest, end, NEVER) < end {
             return Err(ParseError::UriByte);
         }
-        match bytes.get(start..end).unwrap_or_default() {
-            [b's' | b'S', b'i' | b'I', b'p' | b'P', b':', ..] => {
-                Self::parse_sip(bytes, span, Scheme::Sip, start + 4, end)
-            }
-            text => {
-                let colon = text
-                    .iter()
-                    .position(|byte| !is_scheme_byte(*byte))
-                    .filter(|at| *at > 0 && text.get(*at) == Some(&b':'))
-                    .ok_or(ParseError::UriScheme)?;
-                if !text.first().is_some_and(u8::is_ascii_alphabetic) {
-                    return Err(ParseError::UriScheme);
-                }
-                let scheme = Scheme::of(text.get(..colon).unwrap_or_default());
-                let rest = start + colon + 1;
-                if scheme.is_sip() {
-                    Self::parse_sip(bytes, span, scheme, rest, end)
-                } else {
-                    Ok(Self::opaque(bytes, span, scheme, rest, end))
-                }
-            }
-        }
+        Ok(Self::opaque(bytes, span, scheme, rest, end))
     }
 
     /// `SIP-URI = "sip:" [ userinfo ] hostport uri-parameters [ headers ]`
-    #[inline]
+    #[inline(always)]
     fn parse_sip(
         bytes: &[u8],
         span: Span,
@@ -122,18 +124,21 @@ impl Uri {
         start: usize,
         end: usize,
     ) -> Result<Self, ParseError> {
-        let at = find_any(bytes, start, end, [b'@']);
+        let [b0, b1, b2, b3] = NEVER;
+        let at = find_any_or_blank(bytes, start, end, [b'@', b0, b1, b2, b3]);
         let (mut user, mut password, mut pos) = (None, None, start);
         if at < end {
-            if at == start || find_any(bytes, at + 1, end, [b'@']) < end {
-                return Err(ParseError::UriUser);
+            if byte(bytes, at) != b'@' {
+                return Err(ParseError::UriByte);
             }
             let colon = find_any(bytes, start, at, [b':']);
             if colon == start {
                 return Err(ParseError::UriUser);
             }
             user = Some(Span::at(start, colon));
-            password = (colon < at).then(|| Span::at(colon + 1, at));
+            if colon < at {
+                password = Some(Span::at(colon + 1, at));
+            }
             pos = at + 1;
         }
         let host_start = pos;
@@ -144,16 +149,9 @@ impl Uri {
             (port, pos) = (Some(value), after);
         }
         let host_port = Span::at(host_start, pos);
-        let mut params = Span::at(pos, pos);
-        let mut headers = None;
+        let (mut params, mut headers) = (Span::at(pos, pos), None);
         if pos < end {
-            let mark = match byte(bytes, pos) {
-                b';' => find_any(bytes, pos, end, [b'?']),
-                b'?' => pos,
-                _ => return Err(ParseError::UriTrailer),
-            };
-            params = Span::at(pos, mark);
-            headers = (mark < end).then(|| Span::at(mark + 1, end));
+            (params, headers) = parse_tail(bytes, pos, end)?;
         }
         Ok(Self {
             scheme,
@@ -233,6 +231,36 @@ impl Uri {
     pub fn scheme_span(&self, bytes: &[u8]) -> Span {
         let colon = find_any(bytes, self.span.start(), self.span.end(), [b':']);
         Span::at(self.span.start(), colon)
+    }
+}
+
+/// What stands in no URI unescaped, beside blanks and controls.
+const NEVER: [u8; 4] = [b'<', b'>', b'"', 0x7f];
+
+/// `uri-parameters [ headers ]`, which is not empty.
+fn parse_tail(bytes: &[u8], pos: usize, end: usize) -> Result<(Span, Option<Span>), ParseError> {
+    let [b0, b1, b2, b3] = NEVER;
+    let fault = |at: usize| match byte(bytes, at) {
+        // Host and port were read, so a first `@` before them ended the user part.
+        b'@' => Err(ParseError::UriUser),
+        _ => Err(ParseError::UriByte),
+    };
+    let mark = match byte(bytes, pos) {
+        b';' => find_any_or_blank(bytes, pos, end, [b'?', b'@', b0, b1, b2, b3]),
+        b'?' => pos,
+        b'@' => return Err(ParseError::UriUser),
+        _ => return Err(ParseError::UriTrailer),
+    };
+    let params = Span::at(pos, mark);
+    if mark == end {
+        return Ok((params, None));
+    }
+    if byte(bytes, mark) != b'?' {
+        return fault(mark);
+    }
+    match find_any_or_blank(bytes, mark, end, [b'@', b0, b1, b2, b3]) {
+        at if at < end => fault(at),
+        _ => Ok((params, Some(Span::at(mark + 1, end)))),
     }
 }
 
@@ -337,6 +365,11 @@ mod tests {
             (b"sip:h:5060x", ParseError::UriTrailer),
             (b"sip:a b@h", ParseError::UriByte),
             (b"sip:<a>@h", ParseError::UriByte),
+            (b"sip:h;a=\x7f", ParseError::UriByte),
+            (b"sip:a@h;b@c", ParseError::UriUser),
+            (b"sip:a@h?b@c", ParseError::UriUser),
+            (b"sip:a@h?b=<c>", ParseError::UriByte),
+            (b"tel:+1 2", ParseError::UriByte),
         ] {
             assert_eq!(parse(text), Err(error), "{}", text.escape_ascii());
         }

@@ -14,7 +14,7 @@ use core::net::IpAddr;
 
 use super::host::{Host, parse_ip, parse_port};
 use super::params::{Param, Params};
-use super::scan::{Number, byte, find_any_or_blank, number, skip_lws};
+use super::scan::{Number, byte, find_any_or_blank, front, lower, number, pack, skip_lws, word};
 use super::{ParseError, Span};
 use crate::net::Protocol;
 
@@ -106,7 +106,7 @@ impl Via {
     ///
     /// `via` is set as soon as the sent-by is known, so that a value with malformed parameters can
     /// still be answered.
-    #[inline]
+    #[inline(always)]
     pub(super) fn parse_at(
         bytes: &[u8],
         start: usize,
@@ -141,12 +141,7 @@ impl Via {
         });
         let params_start = pos;
         while pos < end && byte(bytes, pos) == b';' {
-            let param = Param::parse_at(bytes, pos, end).map_err(|error| match error {
-                ParseError::Parameter => ParseError::ViaParameter,
-                other => other,
-            })?;
-            via.keep(bytes, param)?;
-            let after = param.whole.end();
+            let after = via.parse_param(bytes, pos, end)?;
             via.value = Span::at(start, after);
             via.params = Span::at(params_start, after);
             pos = skip_blank(bytes, after, end);
@@ -164,31 +159,55 @@ impl Via {
         Ok(pos)
     }
 
-    /// Notes a parameter that we use.
-    #[inline]
-    fn keep(&mut self, bytes: &[u8], param: Param) -> Result<(), ParseError> {
-        let name = param.name.of(bytes);
-        // RFC 3261 §7.3.1: a parameter name MUST NOT appear more than once.
-        let slot = match name.len() {
-            6 if name.eq_ignore_ascii_case(b"branch") => {
-                if self.branch.is_some() {
-                    return Err(ParseError::ViaParameterTwice);
-                }
-                self.branch = Some(
-                    param
-                        .value
-                        .unwrap_or(Span::at(param.whole.end(), param.whole.end())),
-                );
-                return Ok(());
+    /// Reads the parameter whose `;` stands at `pos`, and tells where it ends.
+    #[inline(always)]
+    fn parse_param(&mut self, bytes: &[u8], pos: usize, end: usize) -> Result<usize, ParseError> {
+        const BRANCH: u64 = pack(b";branch=");
+        // Nearly every Via has a branch, and nearly every branch is written so.
+        if lower(word(bytes, pos)) == BRANCH && self.branch.is_none() {
+            let value = pos + 8;
+            let after = find_any_or_blank(bytes, value, end, [b';', b',', b'"']);
+            if after > value && (after == end || byte(bytes, after) == b';') {
+                self.branch = Some(Span::at(value, after));
+                return Ok(after);
             }
-            8 if name.eq_ignore_ascii_case(b"received") => &mut self.received,
-            5 if name.eq_ignore_ascii_case(b"rport") => &mut self.rport,
-            5 if name.eq_ignore_ascii_case(b"maddr") => &mut self.maddr,
-            3 if name.eq_ignore_ascii_case(b"ttl") => &mut self.ttl,
-            _ => return Ok(()),
+        }
+        self.parse_any_param(bytes, pos, end)
+    }
+
+    fn parse_any_param(
+        &mut self,
+        bytes: &[u8],
+        pos: usize,
+        end: usize,
+    ) -> Result<usize, ParseError> {
+        let param = Param::parse_at(bytes, pos, end).map_err(|error| match error {
+            ParseError::Parameter => ParseError::ViaParameter,
+            other => other,
+        })?;
+        let name = param.name;
+        let (head, tail) = (
+            lower(front(word(bytes, name.start()), name.len())),
+            name.len(),
+        );
+        let after = param.whole.end();
+        // RFC 3261 §7.3.1: a parameter name MUST NOT appear more than once.
+        let slot = match (head, tail) {
+            (RPORT, 5) => &mut self.rport,
+            (RECEIVED, 8) => &mut self.received,
+            (MADDR, 5) => &mut self.maddr,
+            (TTL, 3) => &mut self.ttl,
+            (BRANCH, 6) => {
+                let value = param.value.unwrap_or(Span::at(after, after));
+                return match self.branch.replace(value) {
+                    None => Ok(after),
+                    Some(_) => Err(ParseError::ViaParameterTwice),
+                };
+            }
+            _ => return Ok(after),
         };
         match slot.replace(param) {
-            None => Ok(()),
+            None => Ok(after),
             Some(_) => Err(ParseError::ViaParameterTwice),
         }
     }
@@ -228,7 +247,8 @@ impl Via {
 
     /// The port in `rport`; `None` if it is absent, empty or no port.
     pub fn rport_port(&self, bytes: &[u8]) -> Option<u16> {
-        match number(self.rport?.value?.of(bytes)) {
+        let value = self.rport?.value?;
+        match number(bytes, value.start(), value.end()) {
             Number::Value(value @ 1..) => u16::try_from(value).ok(),
             _ => None,
         }
@@ -239,6 +259,12 @@ impl Via {
         parse_ip(self.maddr?.value?.of(bytes))
     }
 }
+
+const BRANCH: u64 = pack(b"branch");
+const MADDR: u64 = pack(b"maddr");
+const RECEIVED: u64 = pack(b"received");
+const RPORT: u64 = pack(b"rport");
+const TTL: u64 = pack(b"ttl");
 
 /// Like `skip_lws`, with the usual case of no white space first.
 #[inline]
