@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use tokio::net::TcpListener;
 
 use crate::metrics::WorkerMetrics;
 use crate::net::{ServerIndex, SocketAddr};
@@ -37,29 +38,6 @@ pub struct ServerName {
     pub state: &'static str,
 }
 
-/// What the kernel counts for one AF_XDP socket (`XDP_STATISTICS`, linux/if_xdp.h).
-#[derive(Clone, Debug, Default)]
-pub struct SocketStatistics {
-    /// Interface name.
-    pub interface: String,
-    /// Queue.
-    pub queue: u32,
-    /// Worker that owns the socket.
-    pub worker: u8,
-    /// Dropped for other reasons (no room in the frame).
-    pub rx_dropped: u64,
-    /// Dropped because the RX ring was full.
-    pub rx_ring_full: u64,
-    /// Fill ring found empty.
-    pub rx_fill_ring_empty: u64,
-    /// Invalid descriptors on the RX side.
-    pub rx_invalid_descs: u64,
-    /// Invalid descriptors on the TX side.
-    pub tx_invalid_descs: u64,
-    /// TX ring found empty.
-    pub tx_ring_empty: u64,
-}
-
 /// Values read when the page is asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Readings {
@@ -69,12 +47,10 @@ pub struct Readings {
     pub plan_version: u64,
     /// Reloads that were refused.
     pub reloads_refused: u64,
-    /// AF_XDP sockets.
-    pub sockets: Vec<SocketStatistics>,
     /// Verdicts of the steering program.
     pub steering: Vec<(&'static str, u64)>,
-    /// Pins held now.
-    pub pins: u64,
+    /// Pins held now, by what they wait for.
+    pub pins: [(&'static str, usize); 3],
 }
 
 /// Everything the page shows.
@@ -94,12 +70,19 @@ impl Page {
     }
 }
 
+/// Binds the page's address, so that a taken port is known before anything is served.
+///
+/// # Errors
+/// The socket's.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
 /// Serves the page until the future is dropped.
 ///
 /// # Errors
-/// The socket's error if the address cannot be bound or served.
-pub async fn serve(address: SocketAddr, page: Arc<Page>) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::bind(address).await?;
+/// The socket's.
+pub async fn serve(listener: TcpListener, page: Arc<Page>) -> std::io::Result<()> {
     let metrics = move || async move {
         let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         ([(CONTENT_TYPE, content_type)], page.text())

@@ -87,6 +87,78 @@ type Worker = (&'static str, String);
 /// Name, help and counter of a family with one value a worker.
 type WorkerFamily = (&'static str, &'static str, fn(&WorkerMetrics) -> &Counter);
 
+/// Families with one value a worker.
+const WORKER_FAMILIES: &[WorkerFamily] = &[
+    ("xdp_in", "Frames received through AF_XDP.", |w| &w.xdp_in),
+    ("xdp_out", "Frames handed to a TX ring.", |w| &w.xdp_out),
+    ("kernel_in", "Datagrams received by a kernel socket.", |w| {
+        &w.kernel_in
+    }),
+    ("kernel_out", "Datagrams sent by a kernel socket.", |w| {
+        &w.kernel_out
+    }),
+    (
+        "kernel_leak",
+        "Kernel datagrams that XDP should have taken.",
+        |w| &w.kernel_leak,
+    ),
+    ("originated", "Packets that a worker made itself.", |w| {
+        &w.originated
+    }),
+    (
+        "hand_over_in",
+        "Messages received from another worker.",
+        |w| &w.hand_over_in,
+    ),
+    ("hand_over_out", "Messages given to another worker.", |w| {
+        &w.hand_over_out
+    }),
+    ("punted", "Messages that left the in-place path.", |w| {
+        &w.punted
+    }),
+    ("pins_made", "Pins made.", |w| &w.pins_made),
+    ("pins_evicted", "Pins pushed out of a full bucket.", |w| {
+        &w.pins_evicted
+    }),
+    ("tx_kicks", "Wake-ups of a TX ring.", |w| &w.tx_kicks),
+    (
+        "tx_kicks_again",
+        "Wake-ups that the kernel asks to repeat.",
+        |w| &w.tx_kicks_again,
+    ),
+    (
+        "tx_device_drops",
+        "Frames that the device dropped after they counted as sent.",
+        |w| &w.tx_device_drops,
+    ),
+    ("sleeps", "Times a worker went to sleep.", |w| &w.sleeps),
+    (
+        "xsk_rx_dropped",
+        "AF_XDP frames dropped by the kernel, as too long.",
+        |w| &w.xsk.rx_dropped,
+    ),
+    (
+        "xsk_rx_ring_full",
+        "AF_XDP frames dropped: RX ring full.",
+        |w| &w.xsk.rx_ring_full,
+    ),
+    (
+        "xsk_fill_ring_empty",
+        "AF_XDP frames dropped: fill ring empty.",
+        |w| &w.xsk.fill_ring_empty,
+    ),
+    (
+        "xsk_rx_invalid",
+        "Fill ring entries that were no chunk's address.",
+        |w| &w.xsk.rx_invalid,
+    ),
+    (
+        "xsk_tx_invalid",
+        "TX ring entries that could not be sent.",
+        |w| &w.xsk.tx_invalid,
+    ),
+];
+
 /// Name, help and counter of a family with one value a server.
 type ServerFamily = (
     &'static str,
@@ -101,7 +173,7 @@ impl Collector for Snapshot {
         self.process(&mut families, &readings)?;
         self.traffic(&mut families)?;
         self.farm(&mut families)?;
-        kernel(&mut families, &readings)
+        steering(&mut families, &readings)
     }
 }
 
@@ -151,44 +223,16 @@ impl Snapshot {
             "Reloads refused; nothing changed.",
             [(none, refused)],
         )?;
-        families.gauge(
-            "pins",
-            "Call-IDs pinned to a server now.",
-            [(none, readings.pins)],
-        )
+        let pins = readings
+            .pins
+            .iter()
+            .map(|(phase, count)| ([("phase", *phase)], *count as u64));
+        families.gauge("pins", "Call-IDs pinned to a server now, by phase.", pins)
     }
 
     fn traffic(&self, families: &mut Families<'_>) -> fmt::Result {
-        let directions: [WorkerFamily; 10] = [
-            ("xdp_in", "Frames received through AF_XDP.", |w| &w.xdp_in),
-            ("xdp_out", "Frames handed to a TX ring.", |w| &w.xdp_out),
-            ("kernel_in", "Datagrams received by a kernel socket.", |w| {
-                &w.kernel_in
-            }),
-            ("kernel_out", "Datagrams sent by a kernel socket.", |w| {
-                &w.kernel_out
-            }),
-            (
-                "kernel_leak",
-                "Kernel datagrams that XDP should have taken.",
-                |w| &w.kernel_leak,
-            ),
-            (
-                "hand_over_in",
-                "Messages received from another worker.",
-                |w| &w.hand_over_in,
-            ),
-            ("hand_over_out", "Messages given to another worker.", |w| {
-                &w.hand_over_out
-            }),
-            ("punted", "Messages that left the in-place path.", |w| {
-                &w.punted
-            }),
-            ("tx_kicks", "Wake-ups of a TX ring.", |w| &w.tx_kicks),
-            ("sleeps", "Times a worker went to sleep.", |w| &w.sleeps),
-        ];
-        for (name, help, counter) in directions {
-            families.counter(name, help, self.per_worker(counter))?;
+        for (name, help, counter) in WORKER_FAMILIES {
+            families.counter(name, help, self.per_worker(*counter))?;
         }
         let reasons = DropReason::ALL.iter();
         let drops = reasons.map(|reason| {
@@ -305,44 +349,24 @@ impl Snapshot {
     }
 }
 
-/// What the kernel counts: the steering program and the AF_XDP sockets.
-fn kernel(families: &mut Families<'_>, readings: &Readings) -> fmt::Result {
-    let steering = readings
+/// What the steering program counts.
+fn steering(families: &mut Families<'_>, readings: &Readings) -> fmt::Result {
+    let verdicts = readings
         .steering
         .iter()
         .map(|(verdict, count)| ([("verdict", *verdict)], *count));
     families.counter(
         "steering",
         "Packets seen by the XDP program, by verdict.",
-        steering,
-    )?;
-    let sockets = readings.sockets.iter().flat_map(|socket| {
-        let counts = [
-            ("rx_dropped", socket.rx_dropped),
-            ("rx_ring_full", socket.rx_ring_full),
-            ("rx_fill_ring_empty", socket.rx_fill_ring_empty),
-            ("rx_invalid_descs", socket.rx_invalid_descs),
-            ("tx_invalid_descs", socket.tx_invalid_descs),
-            ("tx_ring_empty", socket.tx_ring_empty),
-        ];
-        counts.map(|(what, count)| {
-            let labels = [
-                ("interface", socket.interface.clone()),
-                ("queue", socket.queue.to_string()),
-                ("worker", socket.worker.to_string()),
-                ("what", what.to_owned()),
-            ];
-            (labels, count)
-        })
-    });
-    families.counter("xsk", "XDP_STATISTICS of each AF_XDP socket.", sockets)
+        verdicts,
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use arc_swap::ArcSwap;
 
-    use super::super::{Names, ServerName, SocketStatistics};
+    use super::super::{Names, ServerName};
     use super::*;
     use crate::net::ServerIndex;
 
@@ -361,16 +385,11 @@ mod tests {
                 state: "retired",
             }],
         };
-        let socket = SocketStatistics {
-            interface: "eth0".into(),
-            ..SocketStatistics::default()
-        };
         let page = Arc::new(Page {
             workers: vec![worker],
             names: Arc::new(ArcSwap::from_pointee(names)),
             readings: Box::new(move || Readings {
                 datapath: "xdp-native-copy".into(),
-                sockets: vec![socket.clone()],
                 steering: vec![("redirect", 9)],
                 ..Readings::default()
             }),

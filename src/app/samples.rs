@@ -29,7 +29,11 @@ pub struct Sample {
 impl Sample {
     /// The first line, with what does not print replaced.
     pub fn first_line(&self) -> String {
-        let line = self.start.split(|byte| *byte == b'\r' || *byte == b'\n').next().unwrap_or(&[]);
+        let line = self
+            .start
+            .split(|byte| *byte == b'\r' || *byte == b'\n')
+            .next()
+            .unwrap_or(&[]);
         let printable = |byte: &u8| match byte {
             0x20..=0x7e => char::from(*byte),
             _ => '.',
@@ -63,7 +67,11 @@ impl Samples {
             let len = message.len().min(SAMPLE_LEN);
             // Cannot fail: `len` is at most the capacity.
             let _fits = start.try_extend_from_slice(&message[..len]);
-            let _lost_when_full = self.queue.push(Sample { reason, flow: *flow, start });
+            let _lost_when_full = self.queue.push(Sample {
+                reason,
+                flow: *flow,
+                start,
+            });
         }
     }
 
@@ -92,7 +100,11 @@ mod tests {
     fn one_sample_of_a_reason_until_taken() {
         let samples = Samples::new();
         let address = "198.18.0.1:5060".parse().unwrap();
-        let flow = Flow { listener: ListenerIndex(0), local: address, peer: address };
+        let flow = Flow {
+            listener: ListenerIndex(0),
+            local: address,
+            peer: address,
+        };
         for _ in 0..3 {
             samples.offer(DropReason::NotSip, &flow, b"hello\x01 world\r\nsecond");
             samples.offer(DropReason::Malformed, &flow, &[b'x'; 500]);

@@ -5,14 +5,16 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::affinity::Secret;
-use crate::config;
+use crate::affinity::{self, KeyId, KeyRing, Keys, Secret};
+use crate::config::{self, SecretSource};
 
 /// Why there is no secret.
 #[derive(Debug, thiserror::Error)]
-pub enum SecretError {
+pub(super) enum SecretError {
     /// The file cannot be read or made.
-    #[error("secret file {file}: {error}; set secret.file to a path that viaduct may write, or secret.hex")]
+    #[error(
+        "secret file {file}: {error}; set secret.file to a path that viaduct may write, or secret.hex"
+    )]
     Io {
         /// The file.
         file: PathBuf,
@@ -28,30 +30,56 @@ pub enum SecretError {
         mode: u32,
     },
     /// The text is no secret.
-    #[error("secret file {file}: is not lines of 64 hexadecimal digits (32 bytes each)")]
+    #[error("{text}: {error}")]
     Text {
-        /// The file.
-        file: PathBuf,
+        /// Where the text stands.
+        text: String,
+        /// What is wrong with it.
+        error: affinity::SecretError,
     },
-    /// The configuration's text is no secret.
-    #[error("secret.hex: is not 64 hexadecimal digits (32 bytes each)")]
-    Hex,
-    /// The kernel gave no random bytes.
-    #[error("no random bytes from the kernel: {0}")]
-    Random(getrandom::Error),
+    /// A key id is taken or too large.
+    #[error("secret.tokens: id {0} is taken or above 15")]
+    KeyId(u8),
+    /// No new secret could be made.
+    #[error("cannot make a secret: {0}")]
+    Random(affinity::SecretError),
 }
 
-/// The secrets, the current one first. There is at least one.
+/// The keys of a configuration.
 ///
 /// # Errors
 /// See [`SecretError`].
-pub fn load(source: &config::Secret) -> Result<Vec<Secret>, SecretError> {
-    match source {
-        config::Secret::Hex(keys) => {
-            let secrets = keys.iter().map(|key| Secret::from_hex(key).map_err(|_| SecretError::Hex));
-            secrets.collect()
+pub(super) fn keys(config: &config::Secret) -> Result<Keys, SecretError> {
+    let master = master(&config.master)?;
+    let mut tokens = config.tokens.iter().map(|token| {
+        let id = KeyId::new(token.id).ok_or(SecretError::KeyId(token.id))?;
+        let secret = Secret::from_hex(&token.hex).map_err(|error| SecretError::Text {
+            text: format!("secret.tokens, id {}", token.id),
+            error,
+        })?;
+        Ok((id, secret))
+    });
+    let Some(current) = tokens.next() else {
+        return Ok(Keys::new(&master));
+    };
+    let (id, secret) = current?;
+    let mut ring = KeyRing::new(id, secret);
+    for token in tokens {
+        let (id, secret) = token?;
+        if !ring.add(id, secret) {
+            return Err(SecretError::KeyId(id.number()));
         }
-        config::Secret::File(file) => match read(file) {
+    }
+    Ok(Keys::with_ring(&master, &ring))
+}
+
+fn master(source: &SecretSource) -> Result<Secret, SecretError> {
+    match source {
+        SecretSource::Hex(hex) => Secret::from_hex(hex).map_err(|error| SecretError::Text {
+            text: "secret.hex".to_owned(),
+            error,
+        }),
+        SecretSource::File(file) => match read(file) {
             Err(SecretError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
                 make(file)?;
                 read(file)
@@ -61,30 +89,35 @@ pub fn load(source: &config::Secret) -> Result<Vec<Secret>, SecretError> {
     }
 }
 
-fn read(file: &Path) -> Result<Vec<Secret>, SecretError> {
-    let io = |error| SecretError::Io { file: file.to_owned(), error };
+fn read(file: &Path) -> Result<Secret, SecretError> {
+    let io = |error| SecretError::Io {
+        file: file.to_owned(),
+        error,
+    };
     let mut handle = OpenOptions::new().read(true).open(file).map_err(io)?;
     let mode = handle.metadata().map_err(io)?.mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(SecretError::Mode { file: file.to_owned(), mode });
+        return Err(SecretError::Mode {
+            file: file.to_owned(),
+            mode,
+        });
     }
     let mut text = String::new();
     handle.read_to_string(&mut text).map_err(io)?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let secrets: Result<Vec<Secret>, _> = lines.map(Secret::from_hex).collect();
-    match secrets {
-        Ok(secrets) if !secrets.is_empty() => Ok(secrets),
-        _ => Err(SecretError::Text { file: file.to_owned() }),
-    }
+    Secret::from_hex(&text).map_err(|error| SecretError::Text {
+        text: format!("secret file {}", file.display()),
+        error,
+    })
 }
 
 /// Makes the file whole or not at all: a reader never sees half a secret, and of two first starts
 /// at once one wins and both read the same.
 fn make(file: &Path) -> Result<(), SecretError> {
-    let io = |error| SecretError::Io { file: file.to_owned(), error };
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(SecretError::Random)?;
-    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let io = |error| SecretError::Io {
+        file: file.to_owned(),
+        error,
+    };
+    let text = Secret::generate().map_err(SecretError::Random)?.to_hex();
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder).map_err(io)?;
     }
@@ -115,12 +148,10 @@ mod tests {
     fn a_secret_is_made_once_with_mode_0600() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("sub/secret");
-        let source = config::Secret::File(file.clone());
-        assert_eq!(load(&source).unwrap().len(), 1);
-        let first = fs::read_to_string(&file).unwrap();
+        let source = SecretSource::File(file.clone());
+        let first = master(&source).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(load(&source).unwrap().len(), 1);
-        assert_eq!(fs::read_to_string(&file).unwrap(), first);
+        assert!(master(&source).unwrap() == first);
         assert_eq!(fs::read_dir(file.parent().unwrap()).unwrap().count(), 1);
     }
 
@@ -128,21 +159,25 @@ mod tests {
     fn a_secret_that_others_may_read_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");
-        let source = config::Secret::File(file.clone());
-        load(&source).unwrap();
+        let source = SecretSource::File(file.clone());
+        master(&source).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(load(&source), Err(SecretError::Mode { mode: 0o640, .. })));
+        assert!(matches!(
+            master(&source),
+            Err(SecretError::Mode { mode: 0o640, .. })
+        ));
     }
 
     #[test]
-    fn a_file_that_holds_no_secret_is_refused() {
+    fn a_file_that_holds_no_secret_is_refused_and_not_printed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");
-        for text in ["", "abc\n", "zz\n"] {
+        for text in ["", "abc\n", "hunter2\n"] {
             fs::write(&file, text).unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-            let error = load(&config::Secret::File(file.clone()));
-            assert!(matches!(error, Err(SecretError::Text { .. })), "{text:?}");
+            let error = master(&SecretSource::File(file.clone())).unwrap_err();
+            assert!(matches!(error, SecretError::Text { .. }), "{text:?}");
+            assert!(!error.to_string().contains("hunter2"));
         }
     }
 }

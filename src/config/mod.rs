@@ -10,6 +10,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
+use core::fmt;
 use std::path::{Path, PathBuf};
 
 pub use error::{ConfigError, Fault};
@@ -41,13 +42,41 @@ pub struct Config {
     pub sip: Sip,
 }
 
-/// Where the 32-byte master secret comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Secret {
-    /// Written in the configuration: the current one first, then older ones whose tokens still count.
-    Hex(Vec<String>),
+/// The secrets that keys are derived from.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// The 32-byte master secret.
+    pub master: SecretSource,
+    /// Secrets of tokens; the first makes new tokens, all open old ones. Empty = the master secret.
+    pub tokens: Vec<TokenSecret>,
+}
+
+/// Where the master secret comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// Written in the configuration, 64 hexadecimal digits.
+    Hex(String),
     /// In a file of mode 0600, made at first start if it is not there.
     File(PathBuf),
+}
+
+/// A secret of tokens, with the id that its tokens carry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenSecret {
+    /// 0 to 15.
+    pub id: u8,
+    /// 64 hexadecimal digits.
+    pub hex: String,
+}
+
+// A secret never reaches a log by way of `{:?}`.
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.master {
+            SecretSource::Hex(_) => f.write_str("Secret(…)"),
+            SecretSource::File(file) => write!(f, "Secret({})", file.display()),
+        }
+    }
 }
 
 /// Worker threads.

@@ -4,8 +4,8 @@ use toml::Table;
 
 use super::reader::{Faults, Reader};
 use super::{
-    Config, Datapath, Fault, Listener, Metrics, Mode, Pool, Reach, Route, Secret, Server, Side,
-    Sip, Workers, ZeroCopy,
+    Config, Datapath, Fault, Listener, Metrics, Mode, Pool, Reach, Route, Secret, SecretSource,
+    Server, Side, Sip, TokenSecret, Workers, ZeroCopy,
 };
 use crate::limits::{
     LISTENERS_MAX, NETWORKS_MAX, PINS_DEFAULT, PINS_MAX, POOLS_MAX, SERVERS_MAX, WEIGHT_MAX,
@@ -67,37 +67,56 @@ fn root(root: &Reader<'_>, faults: &Faults) -> Config {
 
 fn secret(table: Reader<'_>) -> Secret {
     let file = table.string("file");
-    let hex: Option<Vec<String>> = table.list("hex", "a string");
-    let secret = match (file, hex) {
-        (Some(file), Some(_)) => {
-            table.fault(
-                "file",
-                format!("{file:?}"),
-                "cannot stand beside secret.hex",
-            );
-            Secret::File(file.into())
-        }
-        (file, None) => Secret::File(file.unwrap_or(SECRET_FILE).into()),
-        (None, Some(keys)) => {
-            if keys.is_empty() || keys.len() > 16 {
-                table.fault(
-                    "hex",
-                    format!("{} keys", keys.len()),
-                    "is outside 1..=16 keys",
-                );
+    let hex = hex_text(&table);
+    if file.is_some() && hex.is_some() {
+        table.fault("file", "", "cannot stand beside secret.hex");
+    }
+    let tokens: Vec<TokenSecret> = table
+        .tables("tokens")
+        .into_iter()
+        .filter_map(|table| {
+            let id = table.integer("id", 0..=15_u8);
+            if id.is_none() {
+                table.fault("id", "", "is needed: tokens carry it");
             }
-            for (index, key) in keys.iter().enumerate() {
-                if key.len() != 64 || !key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                    // The value itself stays out of logs and terminals.
-                    let reason = "is not 64 hexadecimal digits (32 bytes)";
-                    table.fault(&format!("hex[{index}]"), "", reason);
-                }
+            let hex = hex_text(&table);
+            if hex.is_none() {
+                table.fault("hex", "", "is needed");
             }
-            Secret::Hex(keys)
+            table.finish();
+            Some(TokenSecret { id: id?, hex: hex? })
+        })
+        .collect();
+    for (index, token) in tokens.iter().enumerate() {
+        if tokens[..index].iter().any(|other| other.id == token.id) {
+            table.fault(&format!("tokens[{index}].id"), token.id, "is taken already");
         }
-    };
+    }
     table.finish();
-    secret
+    let master = match hex {
+        Some(hex) => SecretSource::Hex(hex),
+        None => SecretSource::File(file.unwrap_or(SECRET_FILE).into()),
+    };
+    Secret { master, tokens }
+}
+
+/// 64 hexadecimal digits. What was written stays out of logs and terminals.
+fn hex_text(table: &Reader<'_>) -> Option<String> {
+    let text = table.string("hex")?;
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        table.fault("hex", "", "is not 64 hexadecimal digits (32 bytes)");
+    } else if text
+        .as_bytes()
+        .chunks(2)
+        .all(|byte| byte == &text.as_bytes()[..2])
+    {
+        table.fault(
+            "hex",
+            "",
+            "repeats one byte: make a secret with `openssl rand -hex 32`",
+        );
+    }
+    Some(text.to_owned())
 }
 
 fn workers(table: Reader<'_>) -> Workers {

@@ -29,9 +29,13 @@ fn defaults_are_filled_in() {
         config.metrics.address,
         Some("127.0.0.1:9464".parse().unwrap())
     );
+    let master = SecretSource::File("/var/lib/viaduct/secret".into());
     assert_eq!(
         config.secret,
-        Secret::File("/var/lib/viaduct/secret".into())
+        Secret {
+            master,
+            tokens: Vec::new()
+        }
     );
 }
 
@@ -116,10 +120,10 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn secrets_are_checked_but_never_printed() {
-    let text = format!("{SMALL}\n[secret]\nhex = [\"hunter2\"]\n");
+    let text = format!("{SMALL}\n[secret]\nhex = \"hunter2\"\n");
     let faults = faults(&text);
     assert_eq!(faults.len(), 1);
-    assert!(faults[0].starts_with("secret.hex[0]: is not 64 hexadecimal digits"));
+    assert!(faults[0].starts_with("secret.hex: is not 64 hexadecimal digits"));
     assert!(!faults[0].contains("hunter2"));
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Knows file descriptors and bytes only. The data path, the generator and the tools share it, so
 //! nothing here decides anything: a call either does what its name says or returns the kernel's
-//! error. Unsafe code stays in `datagram` and `meminfo`; everything public is safe.
+//! error. Everything public is safe.
 
 pub mod clock;
 pub mod cpu;
 pub mod datagram;
+pub mod ethtool;
 pub mod event;
 pub mod meminfo;

@@ -1,0 +1,50 @@
+//! The forwarder as the data path's handler: one value per worker.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Cache};
+
+use super::samples::Samples;
+use crate::datapath::{Batch, Handler, Out};
+use crate::forward::Forwarder;
+use crate::route::Plan;
+use crate::time::Instant;
+use crate::verdict::Verdict;
+
+/// Decides over batches with the plan of the moment.
+pub struct SipHandler {
+    forwarder: Forwarder,
+    plan: Cache<Arc<ArcSwap<Plan>>, Arc<Plan>>,
+    samples: Arc<Samples>,
+}
+
+impl SipHandler {
+    /// A handler that follows `plan` and leaves samples of drops.
+    pub fn new(forwarder: Forwarder, plan: Arc<ArcSwap<Plan>>, samples: Arc<Samples>) -> Self {
+        Self {
+            forwarder,
+            plan: Cache::new(plan),
+            samples,
+        }
+    }
+}
+
+impl Handler for SipHandler {
+    fn on_batch(&mut self, batch: &mut Batch, out: &mut Out<'_>, now: Instant) {
+        // One look a batch: all its messages are decided by one plan. The old plan is kept alive by
+        // the main thread, so that letting go of it here frees nothing.
+        let plan = self.plan.load();
+        for mut packet in batch.drain(..) {
+            let forwarder = &mut self.forwarder;
+            let verdict = packet.edit(|buffer, flow| forwarder.decide(plan, buffer, flow, now));
+            match verdict {
+                Verdict::Transmit => out.send(packet),
+                Verdict::HandOver(worker) => out.hand_over(packet, worker),
+                Verdict::Drop(reason) => {
+                    self.samples.offer(reason, &packet.flow, packet.payload());
+                    out.drop(packet, reason);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The running process: what is built at start, what happens on signals, what is taken down.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Duration, MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use super::handler::SipHandler;
+use super::network::{Network, NetworkError};
+use super::reload::restart_needed;
+use super::samples::Samples;
+use super::secret::{self, SecretError};
+use crate::admin::{self, Names, Page, Readings, ServerName};
+use crate::affinity::{Keys, Pins};
+use crate::config::{Config, ConfigError};
+use crate::datapath::Running;
+use crate::forward::Forwarder;
+use crate::metrics::WorkerMetrics;
+use crate::net::WorkerIndex;
+use crate::route::{Plan, PlanError, ServerRegistry, ServerState};
+use crate::sys::clock;
+use crate::verdict::DropReason;
+
+/// Why viaduct did not start.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// There is no secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The configuration cannot become a plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// No data path could be had.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The kernel refused a thread or a descriptor.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+    /// The metrics page has no port.
+    #[error("metrics.address: cannot serve on {address}: {error}")]
+    Metrics {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+}
+
+/// Everything that lives as long as the process serves.
+pub(super) struct Process {
+    file: PathBuf,
+    config: Config,
+    keys: Arc<Keys>,
+    registry: ServerRegistry,
+    plan: Arc<ArcSwap<Plan>>,
+    /// Plans that a worker may still read; freed here and not on a worker.
+    old_plans: Vec<Arc<Plan>>,
+    names: Arc<ArcSwap<Names>>,
+    counts: Arc<Counts>,
+    samples: Arc<Samples>,
+    metrics: Vec<Arc<WorkerMetrics>>,
+    network: Arc<Network>,
+    running: Running<SipHandler>,
+    runtime: Runtime,
+}
+
+/// Numbers about the process that the metrics page shows.
+#[derive(Debug, Default)]
+struct Counts {
+    plan_version: AtomicU64,
+    reloads_refused: AtomicU64,
+}
+
+impl Process {
+    /// Reads the configuration and builds everything; at the return packets are served.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing stays behind.
+    pub(super) fn start(file: &Path) -> Result<Self, StartError> {
+        let config = Config::load(file)?;
+        let keys = Arc::new(secret::keys(&config.secret)?);
+        let mut registry = ServerRegistry::new();
+        let plan = Plan::build(&config, &mut registry, &keys)?;
+        let names = Arc::new(ArcSwap::from_pointee(names(&plan)));
+        let plan = Arc::new(ArcSwap::from_pointee(plan));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("viaduct-control")
+            .enable_all()
+            .build()?;
+
+        let (network, datapath, metrics) = Network::open(&config, runtime.handle())?;
+        let network = Arc::new(network);
+        let pins = Arc::new(Pins::new(config.datapath.pins));
+        let samples = Arc::new(Samples::new());
+        let workers = u8::try_from(metrics.len()).unwrap_or(u8::MAX);
+        let make = |worker: WorkerIndex| {
+            let metrics = metrics[usize::from(worker.0)].clone();
+            let forwarder = Forwarder::new(worker, workers, keys.clone(), pins.clone(), metrics);
+            SipHandler::new(forwarder, plan.clone(), samples.clone())
+        };
+        let running = datapath.start(make, network.cores())?;
+
+        let counts = Arc::new(Counts::default());
+        counts.plan_version.store(1, Ordering::Relaxed);
+        let page = Arc::new(Page {
+            workers: metrics.clone(),
+            names: names.clone(),
+            readings: Box::new(readings(counts.clone(), network.clone(), pins)),
+        });
+        if let Some(address) = config.metrics.address {
+            let error = |error| StartError::Metrics { address, error };
+            let listener = runtime.block_on(admin::bind(address)).map_err(error)?;
+            runtime.spawn(async move {
+                if let Err(error) = admin::serve(listener, page).await {
+                    error!("metrics page: {error}");
+                }
+            });
+        }
+        let process = Self {
+            file: file.to_owned(),
+            config,
+            keys,
+            registry,
+            plan,
+            old_plans: Vec::new(),
+            names,
+            counts,
+            samples,
+            metrics,
+            network,
+            running,
+            runtime,
+        };
+        process.summary();
+        Ok(process)
+    }
+
+    /// Serves until SIGTERM or SIGINT; SIGHUP reloads.
+    pub(super) fn serve(mut self) -> ExitCode {
+        let handle = self.runtime.handle().clone();
+        let code = handle.block_on(self.until_stopped());
+        let stopping = sd_notify::NotifyState::Stopping;
+        let _no_service_manager = sd_notify::notify(&[stopping]);
+        self.network.detach();
+        self.running.stop();
+        info!("stopped");
+        code
+    }
+
+    async fn until_stopped(&mut self) -> ExitCode {
+        let signals = || -> std::io::Result<_> {
+            Ok((
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::hangup())?,
+            ))
+        };
+        let (mut terminate, mut interrupt, mut hangup) = match signals() {
+            Ok(signals) => signals,
+            Err(error) => {
+                error!("cannot handle signals: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let _no_service_manager = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        let mut ticks = interval(Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut drops = [0; DropReason::COUNT];
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return ExitCode::SUCCESS,
+                _ = interrupt.recv() => return ExitCode::SUCCESS,
+                _ = hangup.recv() => self.reload(),
+                _ = ticks.tick() => {
+                    self.log_drops(&mut drops);
+                    self.old_plans.retain(|plan| Arc::strong_count(plan) > 1);
+                    if self.running.has_ended() {
+                        // A worker ends by itself only by a fault of ours. The kernel path of the
+                        // others goes on, but half a data path is not what was promised: end, and
+                        // let the service manager start a whole one.
+                        error!("a worker has ended unexpectedly");
+                        return ExitCode::FAILURE;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the changed file, whole or not at all.
+    fn reload(&mut self) {
+        let _no_service_manager = sd_notify::notify(&[
+            sd_notify::NotifyState::Reloading,
+            sd_notify::NotifyState::MonotonicUsec(i128::from(clock::now().as_nanos() / 1000)),
+        ]);
+        match self.take_changes() {
+            Ok(()) => {
+                let version = self.counts.plan_version.fetch_add(1, Ordering::Relaxed) + 1;
+                info!(version, "configuration reloaded");
+            }
+            Err(reasons) => {
+                self.counts.reloads_refused.fetch_add(1, Ordering::Relaxed);
+                error!("reload refused, nothing changed:\n{reasons}");
+            }
+        }
+        let _no_service_manager = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    }
+
+    fn take_changes(&mut self) -> Result<(), String> {
+        let config = Config::load(&self.file).map_err(|error| error.to_string())?;
+        let faults = restart_needed(&self.config, &config);
+        if !faults.is_empty() {
+            return Err(ConfigError {
+                file: Some(self.file.clone()),
+                faults,
+            }
+            .to_string());
+        }
+        let plan = Plan::build(&config, &mut self.registry, &self.keys)
+            .map_err(|error| error.to_string())?;
+        self.network
+            .take_lists(&config)
+            .map_err(|error| error.to_string())?;
+        log_changes(&self.plan.load(), &plan);
+        self.names.store(Arc::new(names(&plan)));
+        self.old_plans.push(self.plan.swap(Arc::new(plan)));
+        self.config = config;
+        Ok(())
+    }
+
+    /// At most one line a second for each reason, with a sample where a worker left one.
+    fn log_drops(&self, before: &mut [u64; DropReason::COUNT]) {
+        let samples = self.samples.take();
+        for (reason, before) in DropReason::ALL.iter().zip(before) {
+            let total: u64 = self
+                .metrics
+                .iter()
+                .map(|worker| worker.drops[*reason as usize].value())
+                .sum();
+            let count = total.wrapping_sub(*before);
+            *before = total;
+            // Keepalives are no news.
+            if count == 0 || *reason == DropReason::Keepalive {
+                continue;
+            }
+            match samples.iter().find(|sample| sample.reason == *reason) {
+                Some(sample) => {
+                    let (peer, first_line) = (sample.flow.peer, sample.first_line());
+                    warn!(reason = reason.as_str(), count, %peer, first_line, "dropped");
+                }
+                None => warn!(reason = reason.as_str(), count, "dropped"),
+            }
+        }
+    }
+
+    /// What was built, in words.
+    fn summary(&self) {
+        let plan = self.plan.load();
+        for line in self.network.summary() {
+            info!("{line}");
+        }
+        for (listener, config) in plan.listeners().iter().zip(&self.config.listeners) {
+            let pool = plan.route(listener.index).and_then(|pool| plan.pool(pool));
+            let pool = pool.map_or("none", |pool| &pool.name);
+            info!(
+                name = config.name,
+                address = %config.address,
+                side = ?config.side,
+                pool,
+                "listener"
+            );
+        }
+        for server in plan.servers() {
+            info!(name = %server.name, address = %server.address, state = ?server.state, "server");
+        }
+        info!(
+            datapath = self.network.datapath(),
+            workers = self.metrics.len(),
+            version = env!("CARGO_PKG_VERSION"),
+            "serving"
+        );
+    }
+}
+
+fn readings(
+    counts: Arc<Counts>,
+    network: Arc<Network>,
+    pins: Arc<Pins>,
+) -> impl Fn() -> Readings + Send + Sync {
+    move || {
+        // Counted when asked for: the page is read every few seconds, the table is 16 MiB.
+        let usage = pins.usage(clock::now());
+        Readings {
+            datapath: network.datapath(),
+            plan_version: counts.plan_version.load(Ordering::Relaxed),
+            reloads_refused: counts.reloads_refused.load(Ordering::Relaxed),
+            steering: network.steering_counts(),
+            pins: [
+                ("unanswered", usage.unanswered),
+                ("proceeding", usage.proceeding),
+                ("finished", usage.finished),
+            ],
+        }
+    }
+}
+
+/// Labels of a plan.
+fn names(plan: &Plan) -> Names {
+    let server = |server: &crate::route::Server| ServerName {
+        index: server.index,
+        pool: server
+            .pool
+            .and_then(|pool| plan.pool(pool))
+            .map_or_else(String::new, |pool| pool.name.to_string()),
+        server: server.name.to_string(),
+        state: state(server.state),
+    };
+    Names {
+        listeners: plan
+            .listeners()
+            .iter()
+            .map(|listener| listener.name.to_string())
+            .collect(),
+        servers: plan.servers().iter().map(server).collect(),
+    }
+}
+
+fn state(state: ServerState) -> &'static str {
+    match state {
+        ServerState::Active => "active",
+        ServerState::Draining => "draining",
+        ServerState::Retired => "retired",
+    }
+}
+
+/// State changes of servers are events of their own in the log.
+fn log_changes(old: &Plan, new: &Plan) {
+    for server in new.servers() {
+        let before = old
+            .server(server.index)
+            .map(|server| (server.state, server.address));
+        if before != Some((server.state, server.address)) {
+            info!(
+                name = %server.name,
+                address = %server.address,
+                from = before.map_or("new", |(before, _)| state(before)),
+                to = state(server.state),
+                "server"
+            );
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The data path does not allocate after its start: a counting allocator holds it to that.
+//!
+//! Two real workers on loopback sockets are given 10^6 messages: distinct INVITEs and their
+//! responses, in-dialog requests, the torture corpora, garbage, keepalives, requests that are
+//! answered, requests that land on the wrong worker, 60 kB datagrams, and a reload in the middle.
+//! From a worker's first batch to its end, whatever its thread allocates or frees is counted.
+
+#![allow(unsafe_code, reason = "a global allocator is unsafe to implement")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up fails")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use viaduct::affinity::{Keys, Pins, Secret};
+use viaduct::app::{Samples, SipHandler};
+use viaduct::config::Config;
+use viaduct::datapath::{Batch, Builder, Handler, Out};
+use viaduct::forward::Forwarder;
+use viaduct::metrics::WorkerMetrics;
+use viaduct::net::ListenerIndex;
+use viaduct::route::{Plan, ServerRegistry};
+use viaduct::time::Instant;
+
+/// Messages sent in all.
+const MESSAGES: usize = 1_000_000;
+
+static COUNTED: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// Whether this thread's allocations are counted.
+    static ARMED: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Counting;
+
+fn count() {
+    if ARMED.try_with(Cell::get).unwrap_or(false) {
+        COUNTED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: every call goes to the system allocator unchanged; counting touches no allocation.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Arms its thread at the first batch; the worker loop around it is counted from there on.
+struct Armed<H>(H);
+
+impl<H: Handler> Handler for Armed<H> {
+    fn on_batch(&mut self, batch: &mut Batch, out: &mut Out<'_>, now: Instant) {
+        ARMED.with(|armed| armed.set(true));
+        self.0.on_batch(batch, out, now);
+    }
+
+    fn on_timer(&mut self, now: Instant, out: &mut Out<'_>) -> Option<Instant> {
+        self.0.on_timer(now, out)
+    }
+}
+
+impl<H> Drop for Armed<H> {
+    fn drop(&mut self) {
+        // The end of a worker frees what its start allocated.
+        ARMED.with(|armed| armed.set(false));
+    }
+}
+
+fn config(listener: SocketAddr, servers: &[SocketAddr], weight: u32) -> Config {
+    let members: Vec<String> = servers
+        .iter()
+        .enumerate()
+        .map(|(n, address)| {
+            format!("{{ name = \"s{n}\", address = \"{address}\", weight = {weight} }}")
+        })
+        .collect();
+    let text = format!(
+        "[[listeners]]\nname = \"l\"\naddress = \"{listener}\"\n[[pools]]\nname = \"p\"\n\
+         servers = [{}]\n[sip]\nanswers_per_second = 0\n",
+        members.join(", ")
+    );
+    Config::parse(&text).unwrap()
+}
+
+fn request(method: &str, n: usize, vip: SocketAddr, from: SocketAddr, extra: &str) -> Vec<u8> {
+    format!(
+        "{method} sip:service@{vip} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK{n:x}{method}\r\n\
+         Max-Forwards: 70\r\nFrom: <sip:a@{from}>;tag={n:x}\r\nTo: <sip:service@{vip}>\r\n\
+         Call-ID: {n:x}@{from}\r\nCSeq: 1 {method}\r\nContact: <sip:a@{from}>\r\n{extra}\
+         Content-Length: 0\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// A 200 as a server makes it: all Vias and Record-Routes of the request it got.
+fn answer(request: &[u8]) -> Option<Vec<u8>> {
+    let text = core::str::from_utf8(request).ok()?;
+    let wanted = ["Via:", "Record-Route:", "From:", "To:", "Call-ID:", "CSeq:"];
+    let mut response = String::from("SIP/2.0 200 OK\r\n");
+    for line in text.split("\r\n").take_while(|line| !line.is_empty()) {
+        if wanted.iter().any(|name| line.starts_with(name)) {
+            response.push_str(line);
+            response.push_str("\r\n");
+        }
+    }
+    response.push_str("Content-Length: 0\r\n\r\n");
+    Some(response.into_bytes())
+}
+
+/// Every torture message.
+fn torture() -> Vec<Vec<u8>> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let folders = ["rfc4475", "rfc5118"].map(|name| fs::read_dir(data.join(name)).unwrap());
+    let files = folders
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().path());
+    let messages: Vec<_> = files
+        .filter(|path| path.extension().is_none_or(|extension| extension == "dat"))
+        .map(|path| fs::read(path).unwrap())
+        .collect();
+    assert!(messages.len() >= 60);
+    messages
+}
+
+fn socket(address: &str) -> UdpSocket {
+    let socket = UdpSocket::bind(address).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket
+}
+
+#[test]
+fn a_million_messages_without_an_allocation() {
+    let servers: Vec<UdpSocket> = (2..5).map(|n| socket(&format!("127.0.0.{n}:0"))).collect();
+    let addresses: Vec<SocketAddr> = servers.iter().map(|s| s.local_addr().unwrap()).collect();
+    let port = socket("127.0.0.1:0").local_addr().unwrap().port();
+    let vip = SocketAddr::from(([127, 0, 0, 1], port));
+
+    let keys = Arc::new(Keys::new(&Secret::generate().unwrap()));
+    let mut registry = ServerRegistry::new();
+    let first = Plan::build(&config(vip, &addresses, 1), &mut registry, &keys).unwrap();
+    let plan = Arc::new(ArcSwap::from_pointee(first));
+    let metrics: Vec<_> = (0..2).map(|_| Arc::new(WorkerMetrics::new())).collect();
+    let pins = Arc::new(Pins::new(1 << 16));
+    let samples = Arc::new(Samples::new());
+    let datapath = Builder::new(metrics.clone())
+        .listener(ListenerIndex(0), vip)
+        .build()
+        .unwrap();
+    let running = datapath
+        .start(
+            |worker| {
+                let metrics = metrics[usize::from(worker.0)].clone();
+                let forwarder = Forwarder::new(worker, 2, keys.clone(), pins.clone(), metrics);
+                Armed(SipHandler::new(forwarder, plan.clone(), samples.clone()))
+            },
+            &[],
+        )
+        .unwrap();
+
+    // Sources on several ports, so that SO_REUSEPORT feeds both workers.
+    let clients: Vec<UdpSocket> = (0..16).map(|_| socket("127.0.0.9:0")).collect();
+    let torture = torture();
+    let big = {
+        let mut big = request("INVITE", 0, vip, clients[0].local_addr().unwrap(), "");
+        big.truncate(big.len() - "Content-Length: 0\r\n\r\n".len());
+        big.extend_from_slice(b"Content-Length: 60000\r\n\r\n");
+        big.resize(big.len() + 60_000, b'x');
+        big
+    };
+    let mut room = vec![0; 65_536];
+    let mut sent = 0;
+    let mut old_plan = None;
+    for n in 0.. {
+        if sent >= MESSAGES {
+            break;
+        }
+        let client = &clients[n % clients.len()];
+        let from = client.local_addr().unwrap();
+        let mut send = |message: &[u8]| {
+            while client.send_to(message, vip).is_err() {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            sent += 1;
+        };
+        send(&request("INVITE", n, vip, from, ""));
+        match n % 16 {
+            1 => send(&torture[n / 16 % torture.len()]),
+            2 => send(b"\r\n\r\n"),
+            3 => send(&request(
+                "OPTIONS",
+                n,
+                vip,
+                from,
+                "Proxy-Require: nobody\r\n",
+            )),
+            4 => send(&request("INVITE", n, vip, from, "Max-Forwards: 0\r\n")),
+            5 => send(&[0xa5; 700]),
+            6 => send(&request("CANCEL", n, vip, from, "")),
+            7 => send(&request("REGISTER", n, vip, from, "")),
+            _ => {}
+        }
+        if n % 2000 == 8 {
+            send(&big);
+        }
+        // Servers answer what they get, so that responses go back through the workers.
+        if n % 8 == 0 {
+            for server in &servers {
+                while let Ok((len, peer)) = server.recv_from(&mut room) {
+                    if let Some(response) = answer(&room[..len]) {
+                        if server.send_to(&response, peer).is_ok() {
+                            sent += 1;
+                        }
+                    }
+                }
+            }
+        }
+        if n % 64 == 0 {
+            for client in &clients {
+                while client.recv_from(&mut room).is_ok() {}
+            }
+        }
+        if old_plan.is_none() && sent > MESSAGES / 2 {
+            let changed = config(vip, &addresses[..2], 7);
+            let next = Plan::build(&changed, &mut registry, &keys).unwrap();
+            // Kept until the workers are done, as the process does: the last owner frees.
+            old_plan = Some(plan.swap(Arc::new(next)));
+        }
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    running.stop();
+
+    let total =
+        |counter: fn(&WorkerMetrics) -> u64| metrics.iter().map(|m| counter(m)).sum::<u64>();
+    let received = total(|m| m.received());
+    // The kernel may drop what it has no room for on loopback; most must have arrived.
+    assert!(
+        received > MESSAGES as u64 * 8 / 10,
+        "only {received} messages arrived"
+    );
+    assert!(
+        total(|m| m.hand_over_in.value()) > 1000,
+        "nothing was handed over"
+    );
+    assert!(
+        total(|m| m.dropped()) > 1000
+            && total(|m| m.answers.iter().map(|a| a.value()).sum()) > 1000
+    );
+    assert!(
+        total(|m| m.responses[1].value()) > 1000,
+        "no responses came by"
+    );
+    assert_eq!(
+        received,
+        total(|m| m.sent()) + total(|m| m.dropped()),
+        "messages went missing"
+    );
+    assert_eq!(COUNTED.load(Ordering::Relaxed), 0, "the workers allocated");
+}
+
+#[test]
+fn the_counter_counts() {
+    let before = COUNTED.load(Ordering::Relaxed);
+    std::thread::spawn(|| {
+        ARMED.with(|armed| armed.set(true));
+        drop(Box::new(core::hint::black_box(7)));
+        ARMED.with(|armed| armed.set(false));
+    })
+    .join()
+    .unwrap();
+    let counted = COUNTED.load(Ordering::Relaxed) - before;
+    // nextest runs each test in a process of its own; `cargo test` would mix the two.
+    assert_eq!(counted, 2);
+}
