@@ -84,6 +84,11 @@ impl Context<'_> {
         let branch = self.branch(via);
         let reach = self.reach(&routes, &target);
         let strict = reach != Reach::Route && routes.next_is_strict(self.bytes);
+        // RFC 3261 §7.5: line ends in front of the start line are not part of the message.
+        let start = self.message.start_line().start();
+        if start > 0 {
+            edits.delete(0..start);
+        }
         self.edit_request_uri(edits, &routes, &target, reach, strict);
         self.insert_rows(
             edits, &routes, &target, received, egress, via, &branch, reach,

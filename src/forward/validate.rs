@@ -2,7 +2,7 @@
 
 use super::hop::listener_of;
 use super::{Context, Rejection};
-use crate::sip::{HeaderName, Method, Scheme, Uri, values};
+use crate::sip::{HeaderName, Method, Scheme, Uri, Via, values};
 use crate::verdict::DropReason;
 
 impl Context<'_> {
@@ -55,15 +55,13 @@ impl Context<'_> {
     /// counting our own Vias ends one long before Max-Forwards does. A spiral through a server is
     /// no loop, so some are allowed.
     fn check_loop(&self) -> Result<(), Rejection> {
-        let mut own = 0;
+        let is_own = |via: &Via| listener_of(self.plan, self.bytes, via.host, via.port).is_some();
+        let mut own = usize::from(self.message.top_via().is_some_and(is_own));
         for via in self.message.vias(self.bytes).skip(1) {
-            let via = via.map_err(Rejection::Syntax)?;
-            if listener_of(self.plan, self.bytes, via.host, via.port).is_some() {
-                own += 1;
-                if own >= self.plan.rules.own_vias_max {
-                    return Err(Rejection::Loop);
-                }
-            }
+            own += usize::from(is_own(&via.map_err(Rejection::Syntax)?));
+        }
+        if own >= self.plan.rules.own_vias_max {
+            return Err(Rejection::Loop);
         }
         Ok(())
     }

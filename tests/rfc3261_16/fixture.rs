@@ -472,3 +472,43 @@ impl Dialog {
         )
     }
 }
+
+/// The request as it must have been received, read off what left: own `Via` and `Record-Route`
+/// taken away, hop count put back, marks on the client's `Via` removed if `received` has none.
+///
+/// Knows nothing of how the forwarder works: it reads lines.
+pub fn undone(sent: &[u8], received: &[u8]) -> Vec<u8> {
+    let has = |name: &str| !rows(received, name).is_empty();
+    let all = String::from_utf8_lossy(sent).into_owned();
+    let (head, body) = all.split_once("\r\n\r\n").unwrap();
+    let mut out: Vec<String> = Vec::new();
+    let mut seen_via = false;
+    for line in head.split("\r\n") {
+        let own_via = line.starts_with("Via: SIP/2.0/UDP ") && line.contains(";branch=z9hG4bKs0");
+        if own_via && !seen_via {
+            seen_via = true;
+        } else if line.starts_with("Record-Route: <sip:v0")
+            || (line.starts_with("Max-Breadth:") && !has("Max-Breadth"))
+            || (line == "Max-Forwards: 70" && !has("Max-Forwards"))
+        {
+        } else if let Some(hops) = line.strip_prefix("Max-Forwards: ") {
+            out.push(format!(
+                "Max-Forwards: {}",
+                hops.parse::<u32>().unwrap() + 1
+            ));
+        } else {
+            out.push(line.to_owned());
+        }
+    }
+    assert!(seen_via, "no own Via in\n{all}");
+    format!("{}\r\n\r\n{body}", out.join("\r\n")).into_bytes()
+}
+
+/// A file of the corpora that the repository carries.
+#[track_caller]
+pub fn data(name: &str) -> Vec<u8> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}

@@ -5,5 +5,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod answers;
+mod dialog;
 mod fixture;
-mod flow;
+mod record_route;
+mod responses;
+mod routing;
+mod syntax;
+mod transactions;
+mod validation;
+mod via;
