@@ -42,7 +42,7 @@ def run(family, arms, uac, uas):
         row = statistics(lab.path)
         good, bad = int(row["SuccessfulCall(C)"]), int(row["FailedCall(C)"])
         repeats = int(row["Retransmissions(C)"])
-        errors = lab.log("uac.err", 5)
+        errors = lab.log("uac.err", 5)[:600]
         check(code == 0 and bad == 0 and good == CALLS,
               f"{good} of {CALLS} calls good, {bad} failed, exit {code}\n{errors}\n{lab.log('viaduct.log')}\n"
               f"drops {lab.drops()}")
