@@ -110,3 +110,70 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::AtomicU64;
+    use std::thread;
+
+    use super::super::link::UNSPECIFIED;
+    use super::super::packet::{KernelBuffer, Memory, Origin};
+    use super::*;
+    use crate::net::{Flow, ListenerIndex};
+    use crate::sys::{clock, event};
+    use crate::time::Duration;
+
+    fn packet() -> Packet {
+        Packet {
+            flow: Flow {
+                listener: ListenerIndex(0),
+                local: UNSPECIFIED,
+                peer: UNSPECIFIED,
+            },
+            memory: Memory::Kernel(KernelBuffer::empty()),
+            origin: Origin::Own,
+            ingress: 0,
+        }
+    }
+
+    /// The owner sleeps without a timeout after every packet, so one lost wake-up hangs the test:
+    /// the sender waits for each to be taken, 5 s at most.
+    #[test]
+    fn no_wake_up_is_lost() {
+        const COUNT: u64 = 20_000;
+        let shared = Shared::new(1).unwrap();
+        let taken = AtomicU64::new(0);
+        let Shared {
+            mailboxes,
+            stopping,
+        } = &shared;
+        let mailbox = &mailboxes[0];
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stopping.load(Ordering::Relaxed) {
+                    while mailbox.pop().is_some() {
+                        taken.fetch_add(1, Ordering::Release);
+                    }
+                    mailbox.sleep(stopping, |event| {
+                        event::wait([event], None);
+                    });
+                }
+            });
+            for count in 1..=COUNT {
+                assert!(mailbox.push(packet()).is_ok());
+                mailbox.wake();
+                let deadline = clock::now() + Duration::from_secs(5);
+                while taken.load(Ordering::Acquire) < count {
+                    if clock::now() > deadline {
+                        stopping.store(true, Ordering::Relaxed);
+                        mailbox.event.signal();
+                        panic!("packet {count} was not taken");
+                    }
+                    core::hint::spin_loop();
+                }
+            }
+            stopping.store(true, Ordering::Relaxed);
+            mailbox.wake();
+        });
+    }
+}

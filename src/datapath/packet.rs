@@ -124,6 +124,16 @@ impl KernelBuffer {
         }
     }
 
+    /// No memory at all.
+    #[cfg(test)]
+    pub(super) fn empty() -> Self {
+        Self {
+            bytes: Box::default(),
+            start: 0,
+            end: 0,
+        }
+    }
+
     fn range(&self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
