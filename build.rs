@@ -1,6 +1,6 @@
 //! Compiles the BPF programs in `bpf/` with clang and generates their skeletons.
 //!
-//! Leaves `steer.skel.rs` in `OUT_DIR`; `src/bpf` includes it. The libbpf headers come with
+//! Leaves `<program>.skel.rs` in `OUT_DIR`; `src/bpf` includes it. The libbpf headers come with
 //! libbpf-cargo, the kernel's from the system (linux-libc-dev).
 
 use std::env;
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use libbpf_cargo::SkeletonBuilder;
 
 /// Programs by the stem of `bpf/<stem>.bpf.c`.
-const PROGRAMS: [&str; 1] = ["steer"];
+const PROGRAMS: [&str; 3] = ["flood", "sink", "steer"];
 
 fn main() {
     println!("cargo:rerun-if-changed=bpf");

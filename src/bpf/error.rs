@@ -24,14 +24,14 @@ pub enum BpfError {
     },
 
     /// The object did not open: the build is broken, not the host.
-    #[error("steering program: the built-in object does not open: {cause}; rebuild viaduct")]
+    #[error("BPF: the built-in object does not open: {cause}; rebuild viaduct")]
     Open {
         /// What libbpf said.
         cause: String,
     },
 
     /// The kernel refused the maps or the program.
-    #[error("steering program: the kernel refused to load it: {cause}; {remedy}{}", Log(.log))]
+    #[error("BPF: the kernel refused to load the program: {cause}; {remedy}{}", Log(.log))]
     Load {
         /// The system's error.
         cause: io::Error,
@@ -43,7 +43,7 @@ pub enum BpfError {
 
     /// A map is not what the layout says: the build is broken.
     #[error(
-        "steering program: map `{map}` has keys of {key_size} and values of {value_size} bytes, \
+        "BPF: map `{map}` has keys of {key_size} and values of {value_size} bytes, \
          which is not the layout of this build; rebuild viaduct"
     )]
     Layout {
@@ -56,7 +56,7 @@ pub enum BpfError {
     },
 
     /// A map could not be read or written.
-    #[error("steering program: map `{map}`: cannot {operation}: {cause}")]
+    #[error("BPF: cannot {operation} map `{map}`: {cause}")]
     Map {
         /// Name of the map.
         map: &'static str,
@@ -124,8 +124,26 @@ pub enum BpfError {
         remedy: &'static str,
     },
 
+    /// More frames than a flood has room for, or none.
+    #[error("flood: {count} frames to send; 1 to {max} are possible")]
+    FloodRecords {
+        /// Frames given.
+        count: usize,
+        /// Frames possible.
+        max: usize,
+    },
+
+    /// A flood could not be sent.
+    #[error(
+        "flood: the kernel refused to send frames: {cause}; kernel 5.18 or newer and root are needed"
+    )]
+    Flood {
+        /// The system's error.
+        cause: io::Error,
+    },
+
     /// A test run failed to run.
-    #[error("steering program: test run: {cause}")]
+    #[error("test run: {cause}")]
     TestRun {
         /// The system's error.
         cause: io::Error,
@@ -144,8 +162,25 @@ impl core::fmt::Display for Log<'_> {
     }
 }
 
+/// An object that does not open.
+pub(super) fn open_error(error: &libbpf_rs::Error) -> BpfError {
+    BpfError::Open {
+        cause: format!("{error:#}"),
+    }
+}
+
+/// A program that does not load, with what `log` has kept.
+pub(super) fn load_error(error: &libbpf_rs::Error, log: &dyn Fn() -> String) -> BpfError {
+    let cause = io_error(error);
+    BpfError::Load {
+        remedy: load_remedy(&cause),
+        cause,
+        log: log(),
+    }
+}
+
 /// What an operator can do about a failed load.
-pub(super) fn load_remedy(cause: &io::Error) -> &'static str {
+fn load_remedy(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::PermissionDenied => {
             "run as root, or give CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
@@ -185,7 +220,7 @@ pub(super) fn map_error(
 }
 
 /// libbpf-rs's error as the system's: its kind and its words, the number is not to be had.
-pub(super) fn io_error(error: &libbpf_rs::Error) -> io::Error {
+fn io_error(error: &libbpf_rs::Error) -> io::Error {
     let kind = match error.kind() {
         libbpf_rs::ErrorKind::NotFound => io::ErrorKind::NotFound,
         libbpf_rs::ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,

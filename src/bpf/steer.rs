@@ -12,11 +12,11 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject};
 
 use super::counts::{CountsReader, SteerCounts};
-use super::error::{BpfError, io_error, load_remedy, map_error};
+use super::error::{BpfError, load_error, map_error, open_error};
 use super::layout::{SourceKey, VipKey, VipValue};
 use super::link::{AttachMode, Link};
 use super::log;
-use super::skeleton::SteerSkelBuilder;
+use super::skeleton::steer::SteerSkelBuilder;
 use crate::limits::{
     INTERFACES_MAX, QUEUES_MAX, RX_FRAME_LEN_MAX, SOURCE_NETWORKS_MAX, VIPS_MAX, WORKERS_MAX,
 };
@@ -130,22 +130,11 @@ impl SteerProgram {
     }
 
     fn load_logged(config: &SteerConfig, log: &dyn Fn() -> String) -> Result<Self, BpfError> {
-        let open_error = |error: libbpf_rs::Error| BpfError::Open {
-            cause: format!("{error:#}"),
-        };
-        let load_error = |error: libbpf_rs::Error| {
-            let cause = io_error(&error);
-            BpfError::Load {
-                remedy: load_remedy(&cause),
-                cause,
-                log: log(),
-            }
-        };
-
+        let load_error = |error: libbpf_rs::Error| load_error(&error, log);
         let mut object = MaybeUninit::<OpenObject>::uninit();
         let mut open = SteerSkelBuilder::default()
             .open(&mut object)
-            .map_err(open_error)?;
+            .map_err(|error| open_error(&error))?;
         let Some(constants) = open.maps.rodata_data.as_deref_mut() else {
             return Err(BpfError::Open {
                 cause: "it has no constants".to_owned(),

@@ -8,6 +8,7 @@ use libbpf_rs::libbpf_sys;
 
 use super::error::BpfError;
 use super::layout::Action;
+use crate::limits::FRAME_LEN;
 
 /// One frame to run.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +49,8 @@ impl TestRun<'_> {
             rx_queue_index: queue,
             egress_ifindex: 0,
         };
-        let mut frame = vec![0; self.frame.len()];
+        // A program may make the frame longer, by what is left of a page at most.
+        let mut frame = vec![0; self.frame.len() + FRAME_LEN];
         let mut options = libbpf_sys::bpf_test_run_opts {
             sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
             data_in: self.frame.as_ptr().cast(),
@@ -71,6 +73,7 @@ impl TestRun<'_> {
                 cause: io::Error::from_raw_os_error(-ret),
             });
         }
+        frame.truncate(options.data_size_out as usize);
         Ok(TestRunOutcome {
             action: Action::from_u32(options.retval),
             frame,

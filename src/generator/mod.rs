@@ -25,6 +25,7 @@ mod call;
 mod config;
 mod dialog;
 mod digest;
+pub mod flood;
 mod identity;
 mod progress;
 mod reply;

@@ -1,0 +1,140 @@
+//! The counting end of a measurement: `bpf/sink.bpf.c`.
+
+use core::mem::{MaybeUninit, offset_of, size_of};
+use std::os::fd::{AsFd, OwnedFd};
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject};
+
+use super::error::{BpfError, load_error, map_error, open_error};
+use super::link::{AttachMode, Link};
+use super::log;
+use super::skeleton::sink::SinkSkelBuilder;
+
+/// Addresses that are counted apart: `SINK_STATIONS_MAX`.
+pub const SINK_STATIONS_MAX: usize = 64;
+
+/// What arrived at one MAC address: `struct sink_counts`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SinkCounts {
+    /// SIP requests.
+    pub requests: u64,
+    /// SIP responses.
+    pub responses: u64,
+    /// Other datagrams.
+    pub others: u64,
+    /// Octets of all these frames.
+    pub octets: u64,
+}
+
+const _: () = assert!(size_of::<SinkCounts>() == 32);
+const _: () = assert!(offset_of!(SinkCounts, octets) == 24);
+
+impl SinkCounts {
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let mut words = bytes
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|word| u64::from_ne_bytes(*word));
+        let mut next = || words.next().unwrap_or(0);
+        Self {
+            requests: next(),
+            responses: next(),
+            others: next(),
+            octets: next(),
+        }
+    }
+}
+
+impl core::ops::Add for SinkCounts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            responses: self.responses + other.responses,
+            others: self.others + other.others,
+            octets: self.octets + other.octets,
+        }
+    }
+}
+
+impl core::iter::Sum for SinkCounts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), core::ops::Add::add)
+    }
+}
+
+/// The loaded sink.
+#[derive(Debug)]
+pub struct SinkProgram {
+    program: OwnedFd,
+    stations: MapHandle,
+}
+
+impl SinkProgram {
+    /// Loads it, to count datagrams to these MAC addresses. All others go to the kernel.
+    ///
+    /// # Errors
+    /// More than [`SINK_STATIONS_MAX`] addresses; the kernel's refusal.
+    pub fn load(stations: &[[u8; 6]]) -> Result<Self, BpfError> {
+        log::capture(|log| {
+            let mut object = MaybeUninit::<OpenObject>::uninit();
+            let open = SinkSkelBuilder::default()
+                .open(&mut object)
+                .map_err(|error| open_error(&error))?;
+            let loaded = open.load().map_err(|error| load_error(&error, log))?;
+            let program = loaded.progs.sink.as_fd().try_clone_to_owned();
+            let sink = Self {
+                program: program.map_err(|error| load_error(&error.into(), log))?,
+                stations: MapHandle::try_from(&loaded.maps.stations)
+                    .map_err(|error| load_error(&error, log))?,
+            };
+            for station in stations {
+                sink.add(station)?;
+            }
+            Ok(sink)
+        })
+    }
+
+    fn add(&self, station: &[u8; 6]) -> Result<(), BpfError> {
+        let cpus = libbpf_rs::num_possible_cpus().unwrap_or(1);
+        let zeros = vec![vec![0; size_of::<SinkCounts>()]; cpus];
+        self.stations
+            .update_percpu(&key(station), &zeros, MapFlags::ANY)
+            .map_err(|error| map_error("stations", "write", &error))
+    }
+
+    /// Attaches it to an interface of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// Another program is attached; the driver cannot.
+    pub fn attach(&self, ifindex: u32, mode: AttachMode) -> Result<Link, BpfError> {
+        Link::attach(self.program.as_fd(), ifindex, mode)
+    }
+
+    /// What arrived at a MAC address since loading.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn counts(&self, station: &[u8; 6]) -> Result<SinkCounts, BpfError> {
+        let per_cpu = self
+            .stations
+            .lookup_percpu(&key(station), MapFlags::ANY)
+            .map_err(|error| map_error("stations", "read", &error))?
+            .unwrap_or_default();
+        Ok(per_cpu
+            .iter()
+            .map(|bytes| SinkCounts::from_bytes(bytes))
+            .sum())
+    }
+}
+
+/// `struct sink_key`.
+fn key(station: &[u8; 6]) -> [u8; 8] {
+    let mut key = [0; 8];
+    key[..6].copy_from_slice(station);
+    key
+}
