@@ -14,6 +14,10 @@ import time
 from lab import ROOT, Lab, check, main
 
 DATA = ROOT / "tests/data"
+# The next hops that Routes of the corpus name: we are that proxy. A stranger's Route to anybody
+# else is rightly refused.
+ROUTE_HOST = "services.example.com"
+ROUTE_ADDRESS = b"<sip:127.0.0.1:5080>"
 
 
 def cases(corpus):
@@ -27,10 +31,16 @@ class Wire:
     def __init__(self, lab):
         self.lab = lab
         self.client = lab.socket("client", lab.client, 5060)
+        self.ports = {5060: self.client}
         self.servers = [lab.socket(f"server{n}", lab.server(n), 5060) for n in (1, 2, 3)]
 
+    def listen(self, port):
+        """Opens a client socket on a port that a Via names: answers go there without rport."""
+        if port not in self.ports:
+            self.ports[port] = self.lab.socket("client", self.lab.client, port)
+
     def close(self):
-        for made in (self.client, *self.servers):
+        for made in (*self.ports.values(), *self.servers):
             made.close()
 
     def exchange(self, datagram, source=None, seconds=0.4):
@@ -42,10 +52,10 @@ class Wire:
         forwarded, back = [], []
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            ready, _, _ = select.select([self.client, *self.servers], [], [], left)
+            ready, _, _ = select.select([*self.ports.values(), *self.servers], [], [], left)
             for made in ready:
                 data, peer = made.recvfrom(65535)
-                (back if made is self.client else forwarded).append((made, data, peer))
+                (forwarded if made in self.servers else back).append((made, data, peer))
             if ready:
                 end = min(end, time.monotonic() + 0.1)
         return forwarded, back
@@ -79,7 +89,8 @@ def status(back):
 def run_case(wire, corpus, case):
     """Sends one message and holds the outcome against the table."""
     name, action = case["file"], case["proxy_action"]
-    message = (DATA / corpus / name).read_bytes()
+    path = DATA / corpus / name
+    message = (path if path.exists() else path.with_name(f"{name}.dat")).read_bytes()
     is_response = message.startswith(b"SIP/")
     sender = None
     if is_response and not name.startswith("bcast"):
@@ -88,7 +99,10 @@ def run_case(wire, corpus, case):
         head, rest = message.split(b"\r\n", 1)
         message = b"\r\n".join([head, ours, next_via, rest])
     else:
-        message = to_udp(message)
+        message = to_udp(message).replace(ROUTE_ADDRESS, f"<sip:{wire.lab.vip}:5060>".encode())
+        port = re.search(rb"(?im)^(?:Via|v)[ \t]*:\s*SIP\s*/\s*2\.0\s*/\s*\w+\s+(?:\[[^\]]*\]|[^\s:;,]+)\s*:\s*(\d+)", message)
+        if port and 0 < int(port[1]) < 65536:
+            wire.listen(int(port[1]))
     before = wire.lab.drops()
     forwarded, back = wire.exchange(message, source=sender)
     after = wire.lab.drops()
@@ -106,7 +120,7 @@ def run_case(wire, corpus, case):
             code = re.search(r"\b([45]\d\d)\b", want)
             if code and codes == [int(code[1])] and not forwarded:
                 good = True
-            if want.startswith(("forward", "accept", "ignore", "infer")) and len(forwarded) == 1 and not codes:
+            if want.startswith(("forward", "accept", "ignore", "infer", "rfc2543-fallback")) and len(forwarded) == 1 and not codes:
                 good = True
     check(good, f"{name}: expected {action}, got {outcome}")
     if forwarded and not is_response:
@@ -120,7 +134,7 @@ def run_case(wire, corpus, case):
 def torture(corpus, family):
     def run():
         with Lab(family=family) as lab:
-            lab.start_viaduct()
+            lab.start_viaduct(lab.config(listeners_extra=f'aliases = ["{ROUTE_HOST}"]'))
             wire = Wire(lab)
             try:
                 faults, count = [], 0
