@@ -299,3 +299,6 @@ pub(super) fn rule(message: &RuleMessage) -> Option<PolicyRule> {
         to: to.or(any),
     })
 }
+
+#[cfg(test)]
+mod tests;

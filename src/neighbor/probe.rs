@@ -30,8 +30,8 @@ use crate::limits::{NEIGHBOURS_MAX, PROBES_PER_TICK};
 use crate::net::IpAddr;
 use crate::time::{Duration, Instant};
 
-/// A confirmation is good for this long.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// A confirmation is good for this long: with the answer's way and a tick, asked once a second.
+const PROBE_INTERVAL: Duration = Duration::from_millis(900);
 
 /// Unanswered for this long a neighbour is looked for under another MAC address. Between the second
 /// and the third of the kernel's requests (`retrans_time`, 1 s).
@@ -156,5 +156,193 @@ impl Prober {
             actions.push((key, action));
         }
         actions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: Duration = Duration::from_millis(250);
+    const KEY: Key = (2, IpAddr::V4(core::net::Ipv4Addr::new(198, 18, 0, 11)));
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    /// The kernel's side of it: a neighbour that answers while `present`, asked three times a second
+    /// apart, and a prober that looks every tick.
+    struct Kernel {
+        state: Reachability,
+        asked: u32,
+        next_request: Option<u64>,
+    }
+
+    impl Kernel {
+        fn act(&mut self, action: Action, now: u64, answers_broadcast: impl Fn() -> bool) {
+            match action {
+                Action::Probe => {
+                    (self.state, self.asked, self.next_request) =
+                        (Reachability::Probing, 0, Some(now));
+                }
+                Action::Restart | Action::Resolve => {
+                    self.next_request = None;
+                    self.state = match answers_broadcast() {
+                        true => Reachability::Reachable,
+                        false => Reachability::Unknown,
+                    };
+                }
+            }
+        }
+
+        fn advance(&mut self, now: u64, answers_unicast: bool) {
+            while let Some(due) = self.next_request.filter(|due| *due <= now) {
+                self.asked += 1;
+                self.next_request = Some(due + 1000);
+                if answers_unicast {
+                    (self.state, self.next_request) = (Reachability::Reachable, None);
+                } else if self.asked > 3 {
+                    (self.state, self.next_request) = (Reachability::Unknown, None);
+                }
+            }
+        }
+    }
+
+    /// Runs 30 s; `unicast` and `broadcast` say whether a request at that time is answered. Returns
+    /// the actions with their times.
+    fn run(
+        initial: Reachability,
+        unicast: impl Fn(u64) -> bool,
+        broadcast: impl Fn(u64) -> bool,
+    ) -> Vec<(u64, Action)> {
+        let mut prober = Prober::default();
+        let mut kernel = Kernel {
+            state: initial,
+            asked: 0,
+            next_request: None,
+        };
+        let mut actions = Vec::new();
+        for now in (0..30_000).step_by(10) {
+            let before = kernel.state;
+            kernel.advance(now, unicast(now));
+            if kernel.state != before {
+                prober.on_state(KEY, kernel.state, at(now));
+            }
+            if now % 250 == 0 {
+                prober.on_use(KEY, at(now));
+                for (key, action) in prober.on_tick(at(now), |_| kernel.state) {
+                    assert_eq!(key, KEY);
+                    actions.push((now, action));
+                    kernel.act(action, now, || broadcast(now));
+                    prober.on_state(KEY, kernel.state, at(now));
+                }
+            }
+        }
+        actions
+    }
+
+    #[test]
+    fn a_neighbour_in_use_is_asked_once_a_second() {
+        let actions = run(Reachability::Reachable, |_| true, |_| true);
+        assert!(actions.iter().all(|(_, action)| *action == Action::Probe));
+        let gaps: Vec<u64> = actions
+            .windows(2)
+            .map(|pair| pair[1].0 - pair[0].0)
+            .collect();
+        assert!(gaps.iter().all(|gap| *gap == 1000), "{gaps:?}");
+    }
+
+    /// The MAC address changes at any time: found again within 3 s.
+    #[test]
+    fn a_silent_change_is_followed_within_three_seconds() {
+        for change in (5000..7000).step_by(10) {
+            // The old address answers nobody any more until the broadcast has found the new one.
+            let found = core::cell::Cell::new(None);
+            let actions = run(
+                Reachability::Stale,
+                |now| now < change || found.get().is_some(),
+                |now| {
+                    found.set(Some(now));
+                    true
+                },
+            );
+            let restarts: Vec<u64> = actions
+                .iter()
+                .filter(|(_, action)| *action == Action::Restart)
+                .map(|(now, _)| *now)
+                .collect();
+            assert_eq!(restarts.len(), 1, "changed at {change}: {actions:?}");
+            assert!(
+                restarts[0] - change <= 3000,
+                "changed at {change}, found at {}",
+                restarts[0]
+            );
+        }
+    }
+
+    /// One lost answer in a row is made good by the kernel's second request.
+    #[test]
+    fn one_lost_answer_is_not_a_change() {
+        let lost = core::cell::Cell::new(0u32);
+        let every_other = |_| {
+            lost.set(lost.get() + 1);
+            lost.get() % 2 == 0
+        };
+        let actions = run(Reachability::Reachable, every_other, |_| true);
+        assert!(
+            actions.iter().all(|(_, action)| *action == Action::Probe),
+            "{actions:?}"
+        );
+    }
+
+    /// A dead neighbour is looked for once a second, not more.
+    #[test]
+    fn a_dead_neighbour_is_asked_for_once_a_second() {
+        let actions = run(Reachability::Unknown, |_| false, |_| false);
+        assert!(actions.iter().all(|(_, action)| *action == Action::Resolve));
+        assert!((25..=31).contains(&actions.len()), "{}", actions.len());
+    }
+
+    #[test]
+    fn a_fixed_neighbour_is_never_asked() {
+        assert!(run(Reachability::Fixed, |_| true, |_| true).is_empty());
+    }
+
+    #[test]
+    fn a_neighbour_not_used_any_more_is_forgotten() {
+        let mut prober = Prober::default();
+        prober.on_use(KEY, at(0));
+        assert_eq!(
+            prober.on_tick(at(4999), |_| Reachability::Stale),
+            [(KEY, Action::Probe)]
+        );
+        assert!(prober.on_tick(at(5000), |_| Reachability::Stale).is_empty());
+    }
+
+    /// More in use than one tick may ask: all have their turn.
+    #[test]
+    fn a_crowd_takes_turns() {
+        let mut prober = Prober::default();
+        let keys: Vec<Key> = (0..3 * PROBES_PER_TICK + 7)
+            .map(|host| {
+                (
+                    2,
+                    core::net::Ipv4Addr::from_bits(u32::try_from(host).unwrap()).into(),
+                )
+            })
+            .collect();
+        let mut asked = std::collections::HashSet::new();
+        for tick in 0..4 {
+            let now = Instant::ZERO + TICK * tick;
+            keys.iter().for_each(|key| prober.on_use(*key, now));
+            let actions = prober.on_tick(now, |_| Reachability::Reachable);
+            assert!(actions.len() <= PROBES_PER_TICK);
+            for (key, action) in actions {
+                assert_eq!(action, Action::Probe);
+                assert!(asked.insert(key), "{key:?} asked twice before others");
+                prober.on_state(key, Reachability::Reachable, now);
+            }
+        }
+        assert_eq!(asked.len(), keys.len());
     }
 }
