@@ -7,6 +7,7 @@
 mod common;
 
 use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -177,14 +178,19 @@ impl Pair {
     }
 }
 
+fn sources(count: u32) -> Vec<IpAddr> {
+    let first = Ipv4Addr::new(198, 18, 100, 0).to_bits();
+    let address = |number| IpAddr::V4(Ipv4Addr::from_bits(first + number));
+    (0..count).map(address).collect()
+}
+
 fn config(interface: u32) -> FloodConfig {
     FloodConfig {
         interface,
         source_mac: HERE,
         target_mac: THERE,
         target: "198.18.0.1:5060".parse().unwrap(),
-        source: "198.18.100.0".parse().unwrap(),
-        sources: 1000,
+        sources: sources(1000),
         message_len: 507,
         calls: 1 << 20,
         rate: Some(20_000.0),
@@ -246,7 +252,7 @@ fn a_socket_receives_distinct_invites_from_all_sources() {
         pair.here.enter();
         let config = FloodConfig {
             frames: 2_000,
-            sources: 500,
+            sources: sources(500),
             ..config(ifindex("here"))
         };
         let report = flood::run(&config, &AtomicBool::new(false)).unwrap();

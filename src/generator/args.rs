@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::digest::Credentials;
+use super::flood::{FloodArgs, RawArgs};
 use super::scenario::Layout;
 use super::schedule::Arrivals;
 use super::target::Target;
@@ -16,7 +17,20 @@ use crate::time::Duration;
 pub struct GenerateArgs {
     /// What to send.
     #[command(subcommand)]
-    pub scenario: ScenarioArgs,
+    pub what: GenerateWhat,
+}
+
+/// Kinds of load.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum GenerateWhat {
+    /// User agents.
+    #[command(flatten)]
+    Scenario(Box<ScenarioArgs>),
+    /// Distinct INVITEs as frames, as fast as one core makes them, with nobody waiting for answers.
+    Flood(FloodArgs),
+    /// Return frames with new MAC addresses: what the data path's rings reach without a balancer.
+    #[command(hide = true)]
+    Raw(RawArgs),
 }
 
 /// What `viaduct generate` sends.
@@ -323,7 +337,7 @@ impl FromStr for SourceRange {
 }
 
 /// A time whose bare number is seconds.
-fn parse_seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
     parse_duration(text, 1000.0)
 }
 
@@ -350,7 +364,7 @@ fn parse_duration(text: &str, default_ms: f64) -> Result<Duration, String> {
         .map_err(|_| format!("{text:?} is out of range"))
 }
 
-fn parse_rate(text: &str) -> Result<f64, String> {
+pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (0.001..=10_000_000.0).contains(&rate) => Ok(rate),
         _ => Err("a rate is a number from 0.001 to 10000000".to_owned()),
@@ -455,7 +469,10 @@ mod tests {
             --source 198.18.0.100-198.18.0.199,198.18.2.1 --source-ports 2 --hold 250 \
             --bye-from both --methods INFO,UPDATE --layouts compact,odd --progress --json x.json";
         let Generate { args } = Generate::try_parse_from(line.split_whitespace()).unwrap();
-        let ScenarioArgs::Call(call) = args.scenario else {
+        let GenerateWhat::Scenario(scenario) = args.what else {
+            panic!("no scenario");
+        };
+        let ScenarioArgs::Call(call) = *scenario else {
             panic!("not a call");
         };
         assert_eq!(call.load.source.len(), 2);
@@ -472,6 +489,14 @@ mod tests {
     #[test]
     fn faults_are_named() {
         for (line, fault) in [
+            (
+                "generate flood --interface a --target 198.18.0.1:5060",
+                "--target-mac",
+            ),
+            (
+                "generate raw --interface a --listen 198.18.0.1:5060 --target-mac 2:0",
+                "MAC",
+            ),
             ("generate call", "--target"),
             (
                 "generate call --target sip:198.18.0.1 --rate 0",

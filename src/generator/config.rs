@@ -17,6 +17,15 @@ const DURATION_DEFAULT: Duration = Duration::from_secs(10);
 /// Why a run could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum GeneratorError {
+    /// The interface to send by.
+    #[error("--interface: {0}")]
+    Interface(std::io::Error),
+    /// A flood could not be sent.
+    #[error(transparent)]
+    Flood(#[from] super::flood::FloodError),
+    /// The raw forwarder could not run.
+    #[error(transparent)]
+    Raw(#[from] super::raw::RawError),
     /// A socket could not be opened.
     #[error(transparent)]
     Bind(#[from] BindError),

@@ -17,8 +17,8 @@
 //! `server1~` and sixteen hexadecimal digits, a keyed hash of the Call-ID. By that hash a server
 //! also knows a dialog that is not its own: a BYE with another's tag is counted as `stray`.
 //!
-//! Not here: the flood that measures the data path in frames, and anything that decides about
-//! balancing.
+//! [`flood`] measures the data path in frames, beside [`raw`], which forwards them without a thought.
+//! Not here: anything that decides about balancing.
 
 mod args;
 mod call;
@@ -28,6 +28,7 @@ mod digest;
 pub mod flood;
 mod identity;
 mod progress;
+pub mod raw;
 mod reply;
 mod report;
 mod scenario;
@@ -46,8 +47,8 @@ use core::sync::atomic::AtomicBool;
 use std::path::Path;
 
 pub use args::{
-    AnswerArgs, ByeFrom, CallArgs, GenerateArgs, LoadArgs, OptionsArgs, RegisterArgs, ScenarioArgs,
-    SourceRange, SourceRangeError,
+    AnswerArgs, ByeFrom, CallArgs, GenerateArgs, GenerateWhat, LoadArgs, OptionsArgs, RegisterArgs,
+    ScenarioArgs, SourceRange, SourceRangeError,
 };
 pub use config::{GeneratorError, Load, UacConfig, UasConfig};
 pub use digest::{ChallengeError, Credentials, CredentialsError};
@@ -59,6 +60,7 @@ pub use target::{Target, TargetError};
 pub use timers::Timers;
 
 use crate::sip::{HeaderName, Message, NameAddr, values};
+use flood::{FloodArgs, RawArgs};
 use identity::HEX_LEN;
 
 /// Between the server's name and the hash in the To tags of `viaduct answer`.
@@ -70,15 +72,43 @@ const NAME_END: u8 = b'~';
 /// # Errors
 /// What kept it from starting, or the report from being written.
 pub fn run_generate(args: &GenerateArgs, stop: &AtomicBool) -> Result<bool, GeneratorError> {
-    let load = config::load_args(&args.scenario);
+    let scenario = match &args.what {
+        GenerateWhat::Scenario(scenario) => scenario,
+        GenerateWhat::Flood(args) => return run_flood(args, stop),
+        GenerateWhat::Raw(args) => return run_raw(args, stop),
+    };
+    let load = config::load_args(scenario);
     let is_wanted = progress::is_wanted(load.progress, load.quiet);
-    let config = UacConfig::from_args(&args.scenario, is_wanted)?;
+    let config = UacConfig::from_args(scenario, is_wanted)?;
     let report = uac::run(&config, stop)?;
     print(&report.to_string());
     if let Some(path) = &load.json {
         write_json(path, &report.json())?;
     }
     Ok(report.failed <= load.max_failed)
+}
+
+fn run_flood(args: &FloodArgs, stop: &AtomicBool) -> Result<bool, GeneratorError> {
+    let config = args.config().map_err(GeneratorError::Interface)?;
+    let report = flood::run(&config, stop)?;
+    print(report.to_string().trim_end());
+    if let Some(path) = &args.json {
+        write_json(path, &report.json())?;
+    }
+    Ok(true)
+}
+
+fn run_raw(args: &RawArgs, stop: &AtomicBool) -> Result<bool, GeneratorError> {
+    let config = args.config().map_err(GeneratorError::Interface)?;
+    let report = raw::run(&config, stop)?;
+    print(&report.to_string());
+    if let Some(path) = &args.json {
+        write_json(
+            path,
+            &serde_json::to_string_pretty(&report).unwrap_or_default(),
+        )?;
+    }
+    Ok(true)
 }
 
 /// Runs `viaduct answer` until `stop` is set: prints the counts, writes them where asked.

@@ -15,12 +15,14 @@
 //! Frames are made and sent in the kernel ([`crate::bpf::FloodProgram`]) on one core. Bounded in
 //! frames and in time.
 
+mod args;
 mod report;
 mod request;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::net::{IpAddr, SocketAddr};
 
+pub use args::{FloodArgs, RawArgs};
 pub use report::{FloodReport, StationReport, Window};
 pub use request::RequestError;
 
@@ -28,7 +30,7 @@ use crate::bpf::{
     AttachMode, BpfError, FLOOD_RECORDS_MAX, FloodProgram, FloodProgramConfig, FloodRecord, Link,
     SINK_STATIONS_MAX, SinkCounts, SinkProgram,
 };
-use crate::packet::ethernet::MacAddress;
+use crate::packet::MacAddress;
 use crate::sys::{clock, cpu};
 use crate::time::{Duration, Instant};
 
@@ -49,10 +51,8 @@ pub struct FloodConfig {
     pub target_mac: MacAddress,
     /// Address and port to send to.
     pub target: SocketAddr,
-    /// First source address; the others follow it.
-    pub source: IpAddr,
-    /// Source addresses.
-    pub sources: u32,
+    /// Source addresses, used in turn.
+    pub sources: Vec<IpAddr>,
     /// Bytes of each message; the description of the session is filled up to it.
     pub message_len: usize,
     /// Calls before they repeat.
@@ -82,7 +82,7 @@ pub enum FloodError {
     Request(#[from] RequestError),
     /// A number of sources that there is no room for.
     #[error("{0} sources; 1 to {FLOOD_RECORDS_MAX} are possible")]
-    Sources(u32),
+    Sources(usize),
     /// More MAC addresses than the sink counts.
     #[error("{0} MAC addresses to count at; at most {SINK_STATIONS_MAX} are possible")]
     Stations(usize),
@@ -93,8 +93,8 @@ pub enum FloodError {
 /// # Errors
 /// See [`FloodError`].
 pub fn run(config: &FloodConfig, stop: &AtomicBool) -> Result<FloodReport, FloodError> {
-    if !(1..=FLOOD_RECORDS_MAX).contains(&(config.sources as usize)) {
-        return Err(FloodError::Sources(config.sources));
+    if !(1..=FLOOD_RECORDS_MAX).contains(&config.sources.len()) {
+        return Err(FloodError::Sources(config.sources.len()));
     }
     if config.stations.len() > SINK_STATIONS_MAX {
         return Err(FloodError::Stations(config.stations.len()));

@@ -17,7 +17,7 @@ pub struct FloodReport {
     /// Distinct calls.
     pub calls: u64,
     /// Distinct source addresses.
-    pub sources: u32,
+    pub sources: usize,
     /// The measurement itself, without warm-up and drain.
     pub window: Window,
     /// Frames sent in all.
@@ -79,7 +79,7 @@ impl FloodReport {
             message_len: config.message_len,
             frame_len,
             calls: config.calls.min(last.sent),
-            sources: config.sources,
+            sources: config.sources.len(),
             window: Window {
                 seconds,
                 sent,

@@ -1,13 +1,16 @@
 //! The frames of a flood, rendered once, with room for what differs by call.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use super::FloodConfig;
 use crate::bpf::{FLOOD_FIELD_LEN, FLOOD_FRAME_LEN_MAX, FloodRecord};
-use crate::packet::{self, LinkHeader};
+use crate::packet::{self, LinkHeader, udp};
 
 /// Port that requests come from, and that their `Via` names.
 const SOURCE_PORT: u16 = 5060;
+
+/// TTL and hop limit.
+const TTL: u8 = 64;
 
 /// Bytes in front of the message: enough for any headers.
 const HEADERS_LEN_MAX: usize = 128;
@@ -22,7 +25,7 @@ const FIELDS: [u8; 3] = [BRANCH, CALL_ID, FROM_TAG];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// The length is below what the headers need, or beyond a frame.
-    #[error("a message of {wanted} bytes; {least} to {most} are possible here")]
+    #[error("a message of {wanted} bytes; {least} to {most} are possible from these addresses")]
     Length {
         /// Bytes asked for.
         wanted: usize,
@@ -31,48 +34,35 @@ pub enum RequestError {
         /// Longest possible.
         most: usize,
     },
-    /// Source and target are not of one IP version, or the sources run out of their version.
-    #[error("{count} sources from {first} cannot send to {target}")]
-    Addresses {
-        /// First source.
-        first: IpAddr,
-        /// Sources.
-        count: u32,
-        /// Target.
+    /// Source and target are not of one IP version.
+    #[error("{from} cannot send to {target}: one is IPv4, the other IPv6")]
+    Family {
+        /// The source.
+        from: IpAddr,
+        /// The target.
         target: SocketAddr,
     },
 }
 
 /// One record per source.
 pub(super) fn records(config: &FloodConfig) -> Result<Vec<FloodRecord>, RequestError> {
-    (0..config.sources)
-        .map(|number| {
-            let source = source(config, number)?;
-            let message = message(source, config.target, config.message_len)?;
-            record(config, source, &message)
+    let target = config.target;
+    let record_of = |from: &IpAddr| {
+        if from.is_ipv4() != target.is_ipv4() {
+            return Err(RequestError::Family {
+                from: *from,
+                target,
+            });
+        }
+        let source = SocketAddr::new(*from, SOURCE_PORT);
+        let message = message(source, target, config.message_len)?;
+        record(config, source, &message).ok_or(RequestError::Length {
+            wanted: message.len(),
+            least: 0,
+            most: FLOOD_FRAME_LEN_MAX - HEADERS_LEN_MAX,
         })
-        .collect()
-}
-
-/// The source with this number.
-fn source(config: &FloodConfig, number: u32) -> Result<SocketAddr, RequestError> {
-    let address = match (config.source, config.target.ip()) {
-        (IpAddr::V4(first), IpAddr::V4(_)) => first
-            .to_bits()
-            .checked_add(number)
-            .map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits))),
-        (IpAddr::V6(first), IpAddr::V6(_)) => first
-            .to_bits()
-            .checked_add(number.into())
-            .map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits))),
-        _ => None,
     };
-    let address = address.ok_or(RequestError::Addresses {
-        first: config.source,
-        count: config.sources,
-        target: config.target,
-    })?;
-    Ok(SocketAddr::new(address, SOURCE_PORT))
+    config.sources.iter().map(record_of).collect()
 }
 
 /// An INVITE of exactly `len` bytes, as a plain user agent without NAT sends it.
@@ -135,16 +125,7 @@ fn message(source: SocketAddr, target: SocketAddr, len: usize) -> Result<Vec<u8>
 }
 
 /// The message with its headers and fields as the program takes it.
-fn record(
-    config: &FloodConfig,
-    source: SocketAddr,
-    message: &[u8],
-) -> Result<FloodRecord, RequestError> {
-    let addresses = RequestError::Addresses {
-        first: config.source,
-        count: config.sources,
-        target: config.target,
-    };
+fn record(config: &FloodConfig, source: SocketAddr, message: &[u8]) -> Option<FloodRecord> {
     let mut bytes = vec![0; HEADERS_LEN_MAX];
     bytes.extend_from_slice(message);
     let payload = HEADERS_LEN_MAX..bytes.len();
@@ -153,8 +134,7 @@ fn record(
         dst_mac: config.target_mac,
         ..LinkHeader::default()
     };
-    let start = packet::emit(&mut bytes, payload, &link, source, config.target, 64)
-        .map_err(|_| addresses)?;
+    let start = packet::emit(&mut bytes, payload, &link, source, config.target, TTL).ok()?;
     let frame = &bytes[start..];
     let payload_start = HEADERS_LEN_MAX - start;
     let fields: Vec<usize> = FIELDS
@@ -162,7 +142,7 @@ fn record(
         .filter_map(|octet| message.iter().position(|byte| byte == octet))
         .map(|at| payload_start + at)
         .collect();
-    FloodRecord::new(frame, payload_start - 8, &fields).ok_or(addresses)
+    FloodRecord::new(frame, payload_start - udp::HEADER_LEN, &fields)
 }
 
 #[cfg(test)]
