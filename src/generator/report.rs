@@ -220,6 +220,10 @@ pub struct Report {
     pub requests: BTreeMap<String, u64>,
     /// Responses received by status code.
     pub responses: BTreeMap<String, u64>,
+    /// Requests received by method: the callee's.
+    pub requests_received: BTreeMap<String, u64>,
+    /// Responses sent by status code: to the callee's requests.
+    pub responses_sent: BTreeMap<String, u64>,
     /// Why calls failed.
     pub failures: BTreeMap<String, u64>,
     /// Messages received that belong to nothing of ours, or are not what they should be.
@@ -303,6 +307,8 @@ impl fmt::Display for Report {
         )?;
         write_counts(f, "requests", &self.requests)?;
         write_counts(f, "responses", &self.responses)?;
+        write_counts(f, "requests received", &self.requests_received)?;
+        write_counts(f, "responses sent", &self.responses_sent)?;
         write_counts(f, "failures", &self.failures)?;
         write_counts(f, "strays", &self.strays)?;
         let verdict = if self.bottleneck {
@@ -348,6 +354,10 @@ pub struct AnswerReport {
     pub requests: BTreeMap<String, u64>,
     /// Responses sent by status code.
     pub responses: BTreeMap<String, u64>,
+    /// Requests sent by method: BYE.
+    pub requests_sent: BTreeMap<String, u64>,
+    /// Responses received by status code.
+    pub responses_received: BTreeMap<String, u64>,
     /// Messages that could not be read or belong nowhere.
     pub strays: BTreeMap<String, u64>,
     /// CPU time of the server's thread over wall time.
@@ -392,6 +402,8 @@ impl fmt::Display for AnswerReport {
         )?;
         write_counts(f, "requests", &self.requests)?;
         write_counts(f, "responses", &self.responses)?;
+        write_counts(f, "requests sent", &self.requests_sent)?;
+        write_counts(f, "responses received", &self.responses_received)?;
         write_counts(f, "strays", &self.strays)?;
         write!(
             f,

@@ -211,17 +211,14 @@ const LONG: Style = Style {
         SUBSCRIBE, MESSAGE, PUBLISH\r\n\
         Supported: replaces, 100rel, timer, norefersub, join, path, outbound, gruu\r\n\
         Accept: application/sdp\r\n\
-        Accept-Encoding: identity\r\n\
         Accept-Language: en\r\n\
         Allow-Events: talk, hold, conference, refer, check-sync\r\n\
         Session-Expires: 1800;refresher=uac\r\n\
         Min-SE: 90\r\n\
         P-Preferred-Identity: \"Front Desk {user}\" <sip:user{user}@{host}>\r\n\
-        P-Early-Media: supported\r\n\
-        Privacy: none\r\n\
         X-Line: 1\r\n\
         X-Serial: 0004F2{from_tag}\r\n",
-    always: "User-Agent: Desk-Phone-670/4.0.11.0583 (hardware 2.1; locale en_GB)\r\n",
+    always: "User-Agent: Desk-Phone-670/4.0.11.0583 (en_GB)\r\n",
     content_type: "Content-Type: application/sdp\r\nContent-Disposition: session\r\n",
     content_length: "Content-Length: {length}\r\n",
 };
@@ -442,5 +439,148 @@ impl Scenario {
             Field::Uri => out.extend_from_slice(request.uri),
             Field::User => write_decimal(self.user(serial), out),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::sip::{HeaderName, Message, Method, NameAddr};
+
+    fn scenario(layouts: &[Layout], body_len: Option<usize>) -> Scenario {
+        let sources = ["198.18.0.10:5060", "[2001:db8::10]:5062"].map(|text| text.parse().unwrap());
+        Scenario::new(Identity::new(3, "t-"), layouts, &sources, 1000, body_len)
+    }
+
+    fn request(shape: Shape, method: &'static str, serial: u64, source: usize) -> Request<'static> {
+        Request {
+            shape,
+            method,
+            uri: b"sip:service@198.18.0.1",
+            to: b"<sip:service@198.18.0.1>;tag=x~1",
+            cseq: 7,
+            transaction: 7,
+            routes: b"Route: <sip:198.18.0.1;lr>\r\n",
+            rows: b"Expires: 60\r\n",
+            key: CallKey { serial, index: 5 },
+            source,
+        }
+    }
+
+    fn methods(shape: Shape) -> &'static [&'static str] {
+        match shape {
+            Shape::Opening => &["INVITE", "MESSAGE"],
+            Shape::Alone => &["OPTIONS", "REGISTER"],
+            Shape::Refreshing => &["INVITE", "UPDATE"],
+            Shape::Following => &["ACK", "BYE", "CANCEL", "INFO"],
+        }
+    }
+
+    #[test]
+    fn every_layout_writes_legal_requests_that_say_the_same() {
+        for layout in Layout::ALL {
+            let scenario = scenario(&[layout], None);
+            for shape in SHAPES {
+                for (method, source) in methods(shape).iter().flat_map(|m| [(*m, 0), (*m, 1)]) {
+                    let mut bytes = Vec::new();
+                    scenario.write(&request(shape, method, 77, source), &mut bytes);
+                    let text = String::from_utf8_lossy(&bytes);
+                    let mut message = Message::new();
+                    let parsed = message.parse(&bytes);
+                    assert_eq!(parsed, Ok(()), "{layout:?} {shape:?}:\n{text}");
+                    assert_eq!(message.method(), Method::parse(method.as_bytes()));
+                    let cseq = message.cseq().unwrap();
+                    assert_eq!((cseq.number, cseq.method), (7, message.method()));
+                    let identity = &scenario.identity;
+                    let call_id = message.call_id().unwrap().of(&bytes);
+                    let key = CallKey {
+                        serial: 77,
+                        index: 5,
+                    };
+                    assert_eq!(identity.read_call_id(call_id), Some(key));
+                    assert_eq!(message.from_tag().unwrap().of(&bytes), identity.tag(77));
+                    assert_eq!(message.to_tag().unwrap().of(&bytes), b"x~1");
+                    let via = message.top_via().unwrap();
+                    assert!(via.transport.is_udp() && via.rport.is_some());
+                    assert!(identity.is_branch(via.branch.unwrap().of(&bytes), 77, 7));
+                    let ip = scenario.sources[source].ip;
+                    assert_eq!(via.host.ip(), Some(ip));
+                    assert_eq!(message.vias(&bytes).count(), layout.via_count());
+                    assert!(message.vias(&bytes).all(|via| via.is_ok()));
+                    assert!(message.max_forwards().unwrap().value >= Some(68));
+                    for name in [HeaderName::Route, HeaderName::Expires] {
+                        assert_eq!(message.rows(name).count(), 1);
+                    }
+                    // RFC 3261 §8.1.1.8, §12.1.2: Contact where the remote target is given.
+                    let contact = message.first(HeaderName::Contact);
+                    assert_eq!(contact.is_some(), shape != Shape::Following);
+                    if let Some(contact) = contact {
+                        let contact = NameAddr::parse(&bytes, contact.value).unwrap();
+                        assert_eq!(contact.uri.host.and_then(|host| host.ip()), Some(ip));
+                    }
+                    let (_, length) = message.content_length().unwrap();
+                    let body = message.body().of(&bytes);
+                    assert_eq!((length, message.message_end()), (body.len(), bytes.len()));
+                    assert_eq!(body.is_empty(), shape != Shape::Opening);
+                    let has_type = message.has(HeaderName::ContentType);
+                    assert_eq!(has_type, shape == Shape::Opening);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn layouts_differ_and_take_turns() {
+        let scenario = scenario(&[], None);
+        let seen: HashSet<Layout> = (0..200).map(|serial| scenario.layout(serial)).collect();
+        assert_eq!(seen.len(), Layout::ALL.len());
+        let texts: HashSet<String> = Layout::ALL
+            .iter()
+            .map(|layout| Shape::Opening.text(layout.style()))
+            .collect();
+        assert_eq!(texts.len(), Layout::ALL.len());
+        // The short one and the long one are what they say.
+        let len = |layout: Layout| Shape::Opening.text(layout.style()).len();
+        assert!(
+            Layout::ALL
+                .iter()
+                .all(|other| len(Layout::Compact) <= len(*other))
+        );
+        assert!(
+            Layout::ALL
+                .iter()
+                .all(|other| len(Layout::Long) >= len(*other))
+        );
+    }
+
+    /// An Ethernet frame holds 1,472 bytes of datagram; what a proxy adds must fit beside it.
+    #[test]
+    fn no_layout_is_longer_than_a_frame_with_room_to_grow() {
+        for layout in Layout::ALL {
+            let mut bytes = Vec::new();
+            let scenario = scenario(&[layout], None);
+            scenario.write(&request(Shape::Opening, "INVITE", 999, 1), &mut bytes);
+            assert!(bytes.len() + 240 <= 1452, "{layout:?}: {}", bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_body_has_the_length_asked_for() {
+        let ip: IpAddr = [198, 18, 0, 10].into();
+        let shortest = session_description(ip, None).len();
+        for len in [0, shortest, shortest + 9, shortest + 10, 300, 2500, 60_000] {
+            let body = session_description(ip, Some(len));
+            let expected = if len < shortest + 10 { shortest } else { len };
+            assert_eq!(body.len(), expected);
+            assert!(body.ends_with(b"\r\n"));
+            assert!(
+                body.split(|byte| *byte == b'\n')
+                    .all(|line| line.len() <= 160)
+            );
+        }
+        let of_ipv6 = session_description("2001:db8::1".parse().unwrap(), None);
+        assert!(of_ipv6.windows(13).any(|text| text == b"c=IN IP6 2001"));
     }
 }

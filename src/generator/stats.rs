@@ -91,31 +91,23 @@ impl Stray {
     }
 }
 
-/// Requests by method and responses by status code.
+/// Requests by method and responses by status code, of one direction.
 #[derive(Clone, Debug)]
-pub(super) struct Messages {
+pub(super) struct Kinds {
     requests: [u64; METHODS.len()],
     responses: Box<[u64]>,
-    strays: BTreeMap<Stray, u64>,
-    /// Sent again.
-    pub(super) resent: u64,
-    /// Received again.
-    pub(super) seen_again: u64,
 }
 
-impl Default for Messages {
+impl Default for Kinds {
     fn default() -> Self {
         Self {
             requests: [0; METHODS.len()],
             responses: vec![0; STATUSES].into(),
-            strays: BTreeMap::new(),
-            resent: 0,
-            seen_again: 0,
         }
     }
 }
 
-impl Messages {
+impl Kinds {
     #[inline]
     pub(super) fn request(&mut self, method: Method) {
         self.requests[method as usize] += 1;
@@ -126,10 +118,6 @@ impl Messages {
         if let Some(count) = self.responses.get_mut(usize::from(status)) {
             *count += 1;
         }
-    }
-
-    pub(super) fn stray(&mut self, stray: Stray) {
-        *self.strays.entry(stray).or_default() += 1;
     }
 
     pub(super) fn requests_by_method(&self) -> BTreeMap<String, u64> {
@@ -146,6 +134,24 @@ impl Messages {
             .filter(|(_, count)| **count > 0)
             .map(|(status, count)| (status.to_string(), *count))
             .collect()
+    }
+}
+
+/// All messages of a run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Messages {
+    pub(super) sent: Kinds,
+    pub(super) received: Kinds,
+    strays: BTreeMap<Stray, u64>,
+    /// Sent again.
+    pub(super) resent: u64,
+    /// Received again.
+    pub(super) seen_again: u64,
+}
+
+impl Messages {
+    pub(super) fn stray(&mut self, stray: Stray) {
+        *self.strays.entry(stray).or_default() += 1;
     }
 
     pub(super) fn strays_by_label(&self) -> BTreeMap<String, u64> {

@@ -101,7 +101,10 @@ impl Uac<'_> {
                 destination = call.dialog.next_hop().unwrap_or(destination);
             }
         }
-        self.stats.messages.request(Method::parse(name.as_bytes()));
+        self.stats
+            .messages
+            .sent
+            .request(Method::parse(name.as_bytes()));
         let scenario = &self.scenario;
         self.sender.send(call.source, destination, |out| {
             scenario.write(&request, out)
@@ -176,7 +179,7 @@ impl Uac<'_> {
             ..request
         };
         let scenario = &self.scenario;
-        self.stats.messages.request(Method::Ack);
+        self.stats.messages.sent.request(Method::Ack);
         self.sender.send(call.source, destination, |out| {
             scenario.write(&request, out)
         });
@@ -198,6 +201,7 @@ impl Uac<'_> {
         let scenario = &self.scenario;
         self.stats
             .messages
+            .sent
             .request(Method::parse(method.as_bytes()));
         self.sender
             .send(source, destination, |out| scenario.write(&request, out));
@@ -229,7 +233,7 @@ impl Uac<'_> {
             destination = call.dialog.next_hop().unwrap_or(destination);
         }
         let scenario = &self.scenario;
-        self.stats.messages.request(Method::Ack);
+        self.stats.messages.sent.request(Method::Ack);
         self.sender
             .send(source, destination, |out| scenario.write(&request, out));
     }
@@ -252,7 +256,7 @@ impl Uac<'_> {
         status: u16,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        self.stats.messages.response(status);
+        self.stats.messages.sent.response(status);
         self.sender.send(source, to, write);
     }
 }

@@ -31,7 +31,7 @@ impl Uac<'_> {
         };
         match message.parse(bytes) {
             Ok(()) if message.kind() == Kind::Response => {
-                self.stats.messages.response(message.status());
+                self.stats.messages.received.response(message.status());
                 if let Err(stray) = self.on_response(bytes, &message, now) {
                     self.stats.messages.stray(stray);
                 }
@@ -349,7 +349,7 @@ impl Uac<'_> {
         now: Instant,
     ) {
         let method = message.method();
-        self.stats.messages.request(method);
+        self.stats.messages.received.request(method);
         if method == Method::Ack {
             self.stats.messages.stray(Stray::Request);
             return;

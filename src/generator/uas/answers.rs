@@ -65,7 +65,7 @@ impl Uas<'_> {
     fn on_request(&mut self, arrival: &Arrival<'_>, now: Instant) {
         let Arrival { bytes, message, .. } = *arrival;
         let method = message.method();
-        self.messages.request(method);
+        self.messages.received.request(method);
         let call_id = message.call_id().map_or(&[][..], |span| span.of(bytes));
         let from_tag = message.from_tag().map_or(&[][..], |span| span.of(bytes));
         self.make_tag(call_id, from_tag);
@@ -303,7 +303,7 @@ impl Uas<'_> {
     /// A response to a BYE of ours.
     fn on_response(&mut self, arrival: &Arrival<'_>, now: Instant) {
         let message = arrival.message;
-        self.messages.response(message.status());
+        self.messages.received.response(message.status());
         let method = message.cseq().map(|cseq| cseq.method);
         let found = self.held.find(arrival.id).filter(|index| {
             let held = self.held.at(*index);
@@ -426,7 +426,7 @@ impl Uas<'_> {
             rows: rows.map_or(&[], Vec::as_slice),
             body: body.map_or(&[], Vec::as_slice),
         };
-        self.messages.response(status);
+        self.messages.sent.response(status);
         let (socket, peer) = (held.socket, held.peer);
         let to = reply::destination(message, peer);
         self.sender.send(socket, to, |out| {
@@ -450,7 +450,7 @@ impl Uas<'_> {
             rows,
             body: b"",
         };
-        self.messages.response(status);
+        self.messages.sent.response(status);
         let to = reply::destination(message, peer);
         self.sender.send(socket, to, |out| {
             reply::write(bytes, message, peer, &reply, out)
@@ -504,7 +504,7 @@ impl Uas<'_> {
         };
         write_tag(self.config, call_id, from_tag, &mut self.tag);
         let tag = &self.tag;
-        self.messages.request(Method::Bye);
+        self.messages.sent.request(Method::Bye);
         self.sender.send(socket, destination, |out| {
             let mut put =
                 |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
