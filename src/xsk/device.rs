@@ -30,12 +30,13 @@ use rustix::net::xdp::{
 };
 
 use super::error::XskError;
+use super::ledger::Place;
 use super::pool::FrameCache;
 use super::ring::{Consumer, Producer, RingMemory, RingOffsets};
 use super::rings::QueueRings;
 use super::socket::{Descriptor, Socket};
 use super::sys::{self, Mapping};
-use super::umem::{Place, Umem};
+use super::umem::Umem;
 use crate::limits::{FILL_RING_LEN, FRAME_LEN, RING_LEN, WORKERS_MAX};
 
 /// How frames get between a device and the UMEM.

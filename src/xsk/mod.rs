@@ -48,6 +48,9 @@
 mod device;
 mod error;
 mod frame;
+mod ledger;
+#[cfg(test)]
+mod models;
 mod pool;
 mod queue;
 mod ring;

@@ -12,9 +12,8 @@
 
 use core::fmt;
 use core::ptr::NonNull;
-use std::sync::Arc;
 
-use super::sync::{AtomicU32, Cell, Ordering};
+use super::sync::{Arc, AtomicU32, Cell, Ordering};
 use super::sys::Mapping;
 
 /// The other side asks to be woken by a system call (`XDP_RING_NEED_WAKEUP`, linux/if_xdp.h).
@@ -233,7 +232,7 @@ impl<T: Copy> Producer<T> {
     }
 
     /// Overwrites the other side's index: for tests of what a broken kernel may do.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn corrupt_consumer(&self, index: u32) {
         self.memory.consumer().store(index, Ordering::Release);
     }
@@ -325,7 +324,7 @@ impl<T: Copy> Consumer<T> {
     }
 
     /// Overwrites the other side's index: for tests of what a broken kernel may do.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn corrupt_producer(&self, index: u32) {
         self.memory.producer().store(index, Ordering::Release);
     }

@@ -8,9 +8,9 @@
 use std::sync::Arc;
 
 use super::device::Shared;
+use super::ledger::Place;
 use super::pool::FrameCache;
 use super::ring::{Consumer, Producer};
-use super::umem::Place;
 
 /// The fill and completion ring of one device queue.
 #[derive(Debug)]

@@ -16,8 +16,9 @@ use rustix::net::{RecvFlags, SendFlags};
 use super::device::{Mode, Shared};
 use super::error::XskError;
 use super::frame::Frame;
+use super::ledger::Place;
 use super::ring::{Consumer, Producer};
-use super::umem::{Place, Umem};
+use super::umem::Umem;
 
 /// An entry of an RX or TX ring: `struct xdp_desc` of linux/if_xdp.h.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

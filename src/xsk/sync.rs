@@ -1,12 +1,16 @@
 //! The atomics and cells of this module: the core ones, or loom's when the models are run.
 //!
 //! Everything that two threads (or a thread and the kernel) share goes through here, so that the
-//! models in `tests_loom` explore the very code that runs.
+//! models in `models.rs` explore the very code that runs.
 
 #[cfg(not(loom))]
-pub(super) use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub(super) use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 #[cfg(loom)]
-pub(super) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub(super) use loom::sync::Arc;
+#[cfg(loom)]
+pub(super) use loom::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+#[cfg(not(loom))]
+pub(super) use std::sync::Arc;
 
 /// Memory that two sides access by agreement: the agreement is in the atomics beside it.
 ///

@@ -1,18 +1,18 @@
 //! UMEM: the memory shared with the kernel, cut into fixed frames.
 //!
-//! Owns the mapping, the pool of free frames and the ledger: per chunk, whether user space has it
-//! or which ring of which device queue. The ledger is what makes a frame from the kernel
-//! believable: a descriptor whose chunk was not given to that queue is refused, so no second token
-//! for a chunk can exist. Knows nothing of what is inside a frame.
+//! Owns the mapping, the pool of free frames and the ledger of those that the kernel has. Gives a
+//! token for a chunk that the kernel hands back only if the ledger says that the kernel had it.
+//! Knows nothing of what is inside a frame.
 
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::device::Registry;
 use super::error::XskError;
 use super::frame::Frame;
+use super::ledger::{Ledger, Place};
 use super::pool::{Chunk, FrameCache, Pool};
 use super::sys::{HUGE_PAGE_LEN, Mapping};
 use crate::limits::{
@@ -83,8 +83,7 @@ pub struct Umem {
     frames: u32,
     pages: Pages,
     pool: Pool,
-    /// Per chunk, a [`Place`]. Written by whoever owns the chunk at that moment.
-    ledger: Box<[AtomicU16]>,
+    ledger: Ledger,
     refused: AtomicU64,
     registry: Mutex<Registry>,
 }
@@ -97,28 +96,6 @@ unsafe impl Sync for Umem {}
 
 /// Every UMEM of the process, kept reachable.
 static MAPPED: Mutex<Vec<&'static Umem>> = Mutex::new(Vec::new());
-
-/// Where a chunk is, as far as user space can know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(u16);
-
-impl Place {
-    /// In the pool, in a cache, or held as a [`Frame`].
-    pub(super) const USER: Self = Self(0);
-
-    /// Last device queue number that has a place.
-    pub(super) const QUEUE_MAX: u16 = 0x7fff;
-
-    /// Given to the fill ring of the device queue, and on its way through RX.
-    pub(super) const fn receiving(queue: u16) -> Self {
-        Self(queue)
-    }
-
-    /// Given to a TX ring of the device queue, and on its way through the completion ring.
-    pub(super) const fn sending(queue: u16) -> Self {
-        Self(queue | 0x8000)
-    }
-}
 
 /// Where the frames of a UMEM are. The parts add up to `total` with what workers hold as
 /// [`Frame`]s and in their caches.
@@ -160,7 +137,7 @@ impl Umem {
             frames,
             pages,
             pool: Pool::full(frames),
-            ledger: (0..frames).map(|_| AtomicU16::new(Place::USER.0)).collect(),
+            ledger: Ledger::new(frames),
             refused: AtomicU64::new(0),
             registry: Mutex::default(),
         }));
@@ -225,24 +202,14 @@ impl Umem {
 
     /// Counts the frames by place. Looks at every chunk; exact while nobody moves any.
     pub fn census(&self) -> Census {
-        let mut census = Census {
+        let (receiving, sending) = self.ledger.count();
+        Census {
             total: self.frames(),
             pooled: self.pool.frames(),
             orphans: self.pool.orphans(),
-            ..Census::default()
-        };
-        for place in &self.ledger {
-            let place = place.load(Ordering::Relaxed);
-            if place == Place::USER.0 {
-                continue;
-            }
-            if place > Place::QUEUE_MAX {
-                census.sending += 1;
-            } else {
-                census.receiving += 1;
-            }
+            receiving,
+            sending,
         }
-        census
     }
 
     /// First byte of a chunk.
@@ -268,28 +235,19 @@ impl Umem {
     /// Notes that a chunk goes to the kernel; returns its address.
     #[inline]
     pub(super) fn give(&self, chunk: Chunk, place: Place) -> u64 {
-        let entry = &self.ledger[chunk as usize];
-        debug_assert_eq!(entry.load(Ordering::Relaxed), Place::USER.0);
-        // Relaxed: the ring's index publishes it together with the descriptor.
-        entry.store(place.0, Ordering::Relaxed);
+        self.ledger.give(chunk, place);
         u64::from(chunk) * FRAME_LEN as u64
     }
 
     /// Takes back the chunk at `address`, if the kernel had it in `place`.
     #[inline]
     pub(super) fn take(&self, address: u64, place: Place) -> Option<Chunk> {
-        let chunk = usize::try_from(address / FRAME_LEN as u64).ok();
-        let entry = chunk.and_then(|chunk| self.ledger.get(chunk));
-        match (entry, Chunk::try_from(address / FRAME_LEN as u64)) {
-            (Some(entry), Ok(chunk)) if entry.load(Ordering::Relaxed) == place.0 => {
-                entry.store(Place::USER.0, Ordering::Relaxed);
-                Some(chunk)
-            }
-            _ => {
-                self.refuse();
-                None
-            }
+        let chunk = Chunk::try_from(address / FRAME_LEN as u64).ok();
+        let chunk = chunk.filter(|chunk| self.ledger.take(*chunk, place));
+        if chunk.is_none() {
+            self.refuse();
         }
+        chunk
     }
 
     /// Takes back the frame at `address` with `len` bytes of data.
@@ -314,13 +272,8 @@ impl Umem {
 
     /// Takes back everything the kernel had of a device queue whose sockets are closed.
     pub(super) fn recover(&self, queue: u16) {
-        let places = [Place::receiving(queue).0, Place::sending(queue).0];
-        for (chunk, entry) in (0..).zip(&self.ledger) {
-            if places.contains(&entry.load(Ordering::Relaxed)) {
-                entry.store(Place::USER.0, Ordering::Relaxed);
-                self.pool.recover(chunk);
-            }
-        }
+        self.ledger
+            .take_all(queue, |chunk| self.pool.recover(chunk));
     }
 
     /// The sockets bound over this UMEM.
