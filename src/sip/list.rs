@@ -1,9 +1,10 @@
 //! Comma lists: the values of one row, and how to delete the first (RFC 3261 §7.3.1).
 //!
-//! Commas inside quoted strings and angle brackets do not separate. Empty elements are no values.
+//! Commas inside quoted strings and angle brackets do not separate; a Via has no brackets, so there
+//! they are ordinary. Empty elements are no values.
 
 use super::Span;
-use super::header::HeaderRow;
+use super::header::{HeaderName, HeaderRow};
 use super::scan::{byte, find_any, quoted_end, trim};
 
 /// The values of a comma list. Each span is trimmed.
@@ -12,22 +13,17 @@ pub struct Values<'a> {
     bytes: &'a [u8],
     pos: usize,
     end: usize,
+    brackets: bool,
 }
 
 /// The values of `row`, in order.
 pub fn values<'a>(bytes: &'a [u8], row: &HeaderRow) -> Values<'a> {
-    Values::new(bytes, row.value)
-}
-
-impl<'a> Values<'a> {
-    /// The values in `span`.
-    pub fn new(bytes: &'a [u8], span: Span) -> Self {
-        let end = span.end().min(bytes.len());
-        Self {
-            bytes,
-            pos: span.start().min(end),
-            end,
-        }
+    let end = row.value.end().min(bytes.len());
+    Values {
+        bytes,
+        pos: row.value.start().min(end),
+        end,
+        brackets: row.name != HeaderName::Via,
     }
 }
 
@@ -36,7 +32,7 @@ impl Iterator for Values<'_> {
 
     fn next(&mut self) -> Option<Span> {
         while self.pos < self.end {
-            let comma = value_end(self.bytes, self.pos, self.end);
+            let comma = value_end(self.bytes, self.pos, self.end, self.brackets);
             let (start, end) = trim(self.bytes, self.pos, comma);
             self.pos = comma + 1;
             if start < end {
@@ -51,7 +47,7 @@ impl Iterator for Values<'_> {
 ///
 /// A quote or bracket without its other half takes the rest: what cannot be told apart stays
 /// together.
-fn value_end(bytes: &[u8], mut pos: usize, end: usize) -> usize {
+fn value_end(bytes: &[u8], mut pos: usize, end: usize, brackets: bool) -> usize {
     while pos < end {
         pos = find_any(bytes, pos, end, [b',', b'"', b'<']);
         if pos >= end {
@@ -60,7 +56,8 @@ fn value_end(bytes: &[u8], mut pos: usize, end: usize) -> usize {
         match byte(bytes, pos) {
             b',' => return pos,
             b'"' => pos = quoted_end(bytes, pos, end).unwrap_or(end),
-            _ => pos = find_any(bytes, pos, end, [b'>']),
+            _ if brackets => pos = find_any(bytes, pos, end, [b'>']),
+            _ => pos += 1,
         }
     }
     end
@@ -81,7 +78,6 @@ pub fn first_value_removal(bytes: &[u8], row: &HeaderRow) -> Span {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sip::HeaderName;
 
     fn row(text: &[u8]) -> HeaderRow {
         let colon = text.iter().position(|byte| *byte == b':').unwrap();
@@ -91,6 +87,17 @@ mod tests {
             row: Span::whole(text).unwrap(),
             value: Span::at(start, end),
         }
+    }
+
+    #[test]
+    fn a_via_has_no_brackets() {
+        let text = b"v: SIP/2.0/UDP a;x=<,SIP/2.0/UDP b\r\n";
+        let via = HeaderRow {
+            name: HeaderName::Via,
+            ..row(text)
+        };
+        assert_eq!(values(text, &via).count(), 2);
+        assert_eq!(values(text, &row(text)).count(), 1);
     }
 
     fn split(text: &[u8]) -> Vec<&[u8]> {

@@ -60,7 +60,8 @@ impl Method {
         }
         let name = front(name, len);
         for (text, method) in SHORT {
-            if name == text {
+            // The length tells text from text with NUL behind it.
+            if name == pack(text) && len == text.len() {
                 return method;
             }
         }
@@ -74,20 +75,20 @@ impl Method {
 }
 
 /// The methods of up to eight letters, the frequent ones first.
-const SHORT: [(u64, Method); 13] = [
-    (pack(b"INVITE"), Method::Invite),
-    (pack(b"ACK"), Method::Ack),
-    (pack(b"BYE"), Method::Bye),
-    (pack(b"REGISTER"), Method::Register),
-    (pack(b"OPTIONS"), Method::Options),
-    (pack(b"CANCEL"), Method::Cancel),
-    (pack(b"UPDATE"), Method::Update),
-    (pack(b"PRACK"), Method::Prack),
-    (pack(b"INFO"), Method::Info),
-    (pack(b"NOTIFY"), Method::Notify),
-    (pack(b"MESSAGE"), Method::Message),
-    (pack(b"PUBLISH"), Method::Publish),
-    (pack(b"REFER"), Method::Refer),
+const SHORT: [(&[u8], Method); 13] = [
+    (b"INVITE", Method::Invite),
+    (b"ACK", Method::Ack),
+    (b"BYE", Method::Bye),
+    (b"REGISTER", Method::Register),
+    (b"OPTIONS", Method::Options),
+    (b"CANCEL", Method::Cancel),
+    (b"UPDATE", Method::Update),
+    (b"PRACK", Method::Prack),
+    (b"INFO", Method::Info),
+    (b"NOTIFY", Method::Notify),
+    (b"MESSAGE", Method::Message),
+    (b"PUBLISH", Method::Publish),
+    (b"REFER", Method::Refer),
 ];
 
 #[cfg(test)]
@@ -102,6 +103,7 @@ mod tests {
             assert_eq!(method.as_str(), *label);
         }
         assert_eq!(Method::parse(b"invite"), Method::Other);
+        assert_eq!(Method::parse(b"OPTIONS\0"), Method::Other);
         assert_eq!(Method::parse(b"RE%47IST%45R"), Method::Other);
     }
 }

@@ -132,7 +132,7 @@ impl Via {
             host,
             port,
             sent_by: Span::at(host_start, sent_by_end),
-            params: Span::at(pos.min(end), pos.min(end)),
+            params: Span::at(sent_by_end, sent_by_end),
             branch: None,
             received: None,
             rport: None,
@@ -199,17 +199,19 @@ impl Via {
             (TTL, 3) => &mut self.ttl,
             (BRANCH, 6) => {
                 let value = param.value.unwrap_or(Span::at(after, after));
-                return match self.branch.replace(value) {
-                    None => Ok(after),
-                    Some(_) => Err(ParseError::ViaParameterTwice),
-                };
+                if self.branch.is_some() {
+                    return Err(ParseError::ViaParameterTwice);
+                }
+                self.branch = Some(value);
+                return Ok(after);
             }
             _ => return Ok(after),
         };
-        match slot.replace(param) {
-            None => Ok(after),
-            Some(_) => Err(ParseError::ViaParameterTwice),
+        if slot.is_some() {
+            return Err(ParseError::ViaParameterTwice);
         }
+        *slot = Some(param);
+        Ok(after)
     }
 
     /// A parameter by name, in any case: its value, empty if it has none.
