@@ -9,7 +9,7 @@ use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use support::{FAST, Relay, Relayed, Server, call, config, held_call, run, target};
+use support::{FAST, Relay, Relayed, Script, Server, call, config, header, held_call, run, target};
 use viaduct::generator::{ByeFrom, GeneratorError, Layout, Load, Timers, UacConfig, uac, uas};
 use viaduct::sys::clock;
 
@@ -565,4 +565,117 @@ fn what_cannot_start_says_why() {
     let config = viaduct::generator::UasConfig::new(vec![taken.local_addr().unwrap()], "x");
     let error = uas::run(&config, &stop).unwrap_err().to_string();
     assert!(error.contains("another socket has it"), "{error}");
+}
+
+fn plain(script: &Script, calls: u64) -> UacConfig {
+    UacConfig {
+        layouts: vec![Layout::Plain],
+        timers: FAST,
+        ..config(target(script.address), call(), calls, 100.0)
+    }
+}
+
+/// RFC 3261 §13.2.2.4: each dialog of a forked INVITE is acknowledged, the second is hung up.
+#[test]
+fn a_second_server_that_answers_is_hung_up() {
+    let script = Script::start(|method, text| {
+        let contact = |port| {
+            format!(
+                "Contact: <sip:{port}@{}>\r\n",
+                header(text, "To")
+                    .trim_matches(|c| c == '<' || c == '>')
+                    .split('@')
+                    .nth(1)
+                    .unwrap()
+            )
+        };
+        match method {
+            "INVITE" => vec![("200 OK", "a", contact("a")), ("200 OK", "b", contact("b"))],
+            "ACK" => vec![],
+            _ => vec![("200 OK", "x", String::new())],
+        }
+    });
+    let report = run(&UacConfig {
+        load: held_call(Duration::from_millis(200), ByeFrom::Caller),
+        ..plain(&script, 5)
+    });
+    let requests = script.finish();
+    assert_eq!((report.answered, report.failed), (5, 0));
+    assert_eq!(report.strays, counts(&[("fork", 5)]));
+    for (method, user, tag) in [
+        ("ACK", "a", "a"),
+        ("ACK", "b", "b"),
+        ("BYE", "a", "a"),
+        ("BYE", "b", "b"),
+    ] {
+        let start = format!("{method} sip:{user}@");
+        let end = format!(";tag={tag}");
+        let of_dialog = requests
+            .iter()
+            .filter(|text| text.starts_with(&start) && header(text, "To").ends_with(&end));
+        assert_eq!(of_dialog.count(), 5, "{method} {user}");
+    }
+}
+
+/// RFC 3261 §8.1.3.3: a response with more Vias than the request had is not for this caller: a
+/// proxy has left its own in it.
+#[test]
+fn a_response_with_a_via_too_many_is_discarded() {
+    let script = Script::start(|_, _| {
+        let via = "Via: SIP/2.0/UDP 198.18.0.1;branch=z9hG4bKproxy\r\n".to_owned();
+        vec![("200 OK", "a", via)]
+    });
+    let timers = Timers {
+        t1: Duration::from_millis(5),
+        ..FAST
+    };
+    let report = run(&UacConfig {
+        timers,
+        ..plain(&script, 3)
+    });
+    script.finish();
+    assert_eq!(report.failures, counts(&[("invite_timeout", 3)]));
+    assert_eq!(report.strays, counts(&[("via", 21)]));
+}
+
+/// RFC 3261 §17.1.1.3, §13.2.2.4: the ACK to a 486 has the branch of its INVITE, the ACK to a 200
+/// another one, and each repetition is the same.
+#[test]
+fn acks_have_the_branches_they_should_and_repeat() {
+    for (status, same_branch) in [("486 Busy Here", true), ("200 OK", false)] {
+        let script = Script::start(move |method, text| match method {
+            "INVITE" => {
+                let host = text.split(' ').nth(1).unwrap();
+                let contact = format!("Contact: <{host}>\r\n");
+                vec![
+                    (status, "a", contact.clone()),
+                    (status, "a", contact.clone()),
+                    (status, "a", contact),
+                ]
+            }
+            "ACK" => vec![],
+            _ => vec![("200 OK", "x", String::new())],
+        });
+        let report = run(&plain(&script, 4));
+        // All copies of the last response must have been read: the run may end before.
+        let requests = script.finish();
+        assert_eq!(report.failed, if same_branch { 4 } else { 0 });
+        for invite in requests.iter().filter(|text| text.starts_with("INVITE ")) {
+            let call_id = header(invite, "Call-ID");
+            let acks: Vec<_> = requests
+                .iter()
+                .filter(|text| text.starts_with("ACK ") && header(text, "Call-ID") == call_id)
+                .collect();
+            assert!(!acks.is_empty());
+            assert!(acks.iter().all(|ack| ack == &acks[0]));
+            assert_eq!(header(acks[0], "CSeq"), "1 ACK");
+            let is_same = header(acks[0], "Via") == header(invite, "Via");
+            assert_eq!(is_same, same_branch, "{status}");
+        }
+        let acks = requests
+            .iter()
+            .filter(|text| text.starts_with("ACK "))
+            .count();
+        assert!(acks > 8, "{acks}");
+    }
 }

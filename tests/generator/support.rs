@@ -194,3 +194,80 @@ fn recorded(bytes: &[u8], relay: SocketAddr) -> Vec<u8> {
         _ => bytes.to_vec(),
     }
 }
+
+/// A server by script: what it says to each request is up to the test.
+pub(crate) struct Script {
+    pub(crate) address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Vec<String>>>,
+}
+
+impl Script {
+    /// `answer` gives the responses to a request, each as (status line end, To tag, further rows).
+    pub(crate) fn start(
+        mut answer: impl FnMut(&str, &str) -> Vec<(&'static str, &'static str, String)> + Send + 'static,
+    ) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(20)))
+            .unwrap();
+        let address = socket.local_addr().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let stop = stop.clone();
+            move || {
+                let mut seen = Vec::new();
+                let mut buffer = vec![0; 65_536];
+                while !stop.load(Ordering::Relaxed) {
+                    let Ok((len, from)) = socket.recv_from(&mut buffer) else {
+                        continue;
+                    };
+                    let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+                    let method = text.split(' ').next().unwrap();
+                    for (status, tag, rows) in answer(method, &text) {
+                        let response = response(&text, status, tag, &rows);
+                        socket.send_to(response.as_bytes(), from).unwrap();
+                    }
+                    seen.push(text);
+                }
+                seen
+            }
+        });
+        Self {
+            address,
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    /// Ends it; the requests it received.
+    pub(crate) fn finish(mut self) -> Vec<String> {
+        std::thread::sleep(Duration::from_millis(300));
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The value of a header of a request in the plain layout.
+pub(crate) fn header<'a>(text: &'a str, name: &str) -> &'a str {
+    let row = text.lines().find(|line| line.starts_with(name)).unwrap();
+    row[name.len()..].trim_start_matches(':').trim()
+}
+
+fn response(request: &str, status: &str, tag: &str, rows: &str) -> String {
+    let copied = ["Via", "From", "Call-ID", "CSeq"]
+        .map(|name| format!("{name}: {}\r\n", header(request, name)))
+        .concat();
+    let to = header(request, "To");
+    let to = match to.contains(";tag=") {
+        true => to.to_owned(),
+        false => format!("{to};tag={tag}"),
+    };
+    format!("SIP/2.0 {status}\r\n{copied}To: {to}\r\n{rows}Content-Length: 0\r\n\r\n")
+}

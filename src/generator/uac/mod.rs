@@ -430,3 +430,99 @@ fn key_of(index: u32, call: &Call) -> CallKey {
         index,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::generator::args::ByeFrom;
+    use crate::generator::reply::{self, Reply};
+    use crate::net::SocketAddr;
+
+    /// A caller with ten calls under way, and the INVITEs it sent.
+    fn started(config: &UacConfig) -> (Uac<'_>, Vec<Vec<u8>>) {
+        let sockets = Sockets::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let peer = std::net::UdpSocket::bind(config.target.address());
+        let start = clock::now();
+        let mut uac = Uac::new(config, &sockets, start);
+        uac.start_due(start + Duration::from_secs(1));
+        uac.sender.flush();
+        let mut invites = Vec::new();
+        if let Ok(peer) = peer {
+            peer.set_nonblocking(true).unwrap();
+            let mut buffer = [0; 4096];
+            while let Ok(len) = peer.recv(&mut buffer) {
+                invites.push(buffer[..len].to_vec());
+            }
+        }
+        (uac, invites)
+    }
+
+    fn free_address() -> SocketAddr {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.local_addr().unwrap()
+    }
+
+    fn config() -> UacConfig {
+        let target = format!("sip:service@{}", free_address()).parse().unwrap();
+        let load = Load::Call {
+            hold: Duration::ZERO,
+            bye_from: ByeFrom::Both,
+            methods: vec!["INFO".to_owned()],
+            cancel_after: None,
+        };
+        UacConfig {
+            rate: 10.0,
+            ..UacConfig::new(target, load)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Whatever comes back, whole, cut, changed or made up, the caller goes on.
+        #[test]
+        fn no_datagram_makes_the_caller_panic(
+            replies in prop::collection::vec(
+                (0usize..10, 100u16..700, 0usize..2000, 0usize..1200, any::<u8>()),
+                1..60,
+            ),
+            noise: Vec<u8>,
+        ) {
+            let config = config();
+            let (mut uac, invites) = started(&config);
+            prop_assert!(!invites.is_empty());
+            let peer = config.target.address();
+            uac.receive(&noise, 0, peer, clock::now());
+            for (invite, status, cut, flipped, byte) in replies {
+                let request = &invites[invite % invites.len()];
+                let mut message = Message::new();
+                message.parse(request).unwrap();
+                let reply = Reply {
+                    status,
+                    to_tag: b"server~0123456789abcdef",
+                    record_route: true,
+                    rows: b"Contact: <sip:b@127.0.0.1:9>\r\nRecord-Route: <sip:127.0.0.1:9;lr>\r\n",
+                    body: b"",
+                };
+                let mut bytes = Vec::new();
+                reply::write(request, &message, peer, &reply, &mut bytes);
+                if let Some(flipped) = bytes.get_mut(flipped).filter(|_| byte % 2 == 0) {
+                    *flipped = byte;
+                }
+                bytes.truncate(cut.max(200));
+                uac.receive(&bytes, 0, peer, clock::now());
+                uac.fire(clock::now() + Duration::from_millis(u64::from(byte)));
+            }
+            // What is left ends by itself.
+            let end = clock::now() + Duration::from_secs(600);
+            uac.schedule.stop();
+            for second in 0..600 {
+                uac.fire(clock::now() + Duration::from_secs(second));
+            }
+            prop_assert!(uac.is_finished(end));
+            let stats = &uac.stats;
+            prop_assert!(stats.answered <= stats.offered && stats.failed <= stats.offered);
+        }
+    }
+}
