@@ -30,7 +30,7 @@ fn main() {
             .clang_args(clang_args())
             .build_and_generate(&skeleton);
         if let Err(error) = built {
-            fail(&format!("{} did not build: {error:?}", source.display()));
+            fail(&format!("{} did not build: {error:#}", source.display()));
         }
     }
 }

@@ -124,6 +124,15 @@ pub enum BpfError {
         remedy: &'static str,
     },
 
+    /// The kernel refused to attach behind the driver.
+    #[error("interface {interface}: cannot attach to tc: {cause}; kernel 6.6 or newer is needed")]
+    AttachTc {
+        /// Name of the interface.
+        interface: String,
+        /// The system's error.
+        cause: io::Error,
+    },
+
     /// More frames than a flood has room for, or none.
     #[error("flood: {count} frames to send; 1 to {max} are possible")]
     FloodRecords {

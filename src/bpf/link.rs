@@ -52,7 +52,6 @@ pub struct Link {
     // Held for what closing it does.
     _fd: OwnedFd,
     ifindex: u32,
-    mode: AttachMode,
 }
 
 impl Link {
@@ -65,31 +64,21 @@ impl Link {
         ifindex: u32,
         mode: AttachMode,
     ) -> Result<Self, BpfError> {
-        let options = libbpf_sys::bpf_link_create_opts {
-            sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
-            flags: mode.flags(),
-            ..Default::default()
-        };
-        let target = i32::try_from(ifindex).unwrap_or(0);
-        // SAFETY: `options` is initialised, says its own size, and outlives the call, which reads it
-        // only; the program's descriptor is open as long as the borrow.
-        let ret = unsafe {
-            libbpf_sys::bpf_link_create(
-                program.as_raw_fd(),
-                target,
-                libbpf_sys::BPF_XDP,
-                &raw const options,
-            )
-        };
-        if ret < 0 {
-            return Err(refused(io::Error::from_raw_os_error(-ret), ifindex, mode));
-        }
-        // SAFETY: the call returned a new descriptor that nobody else owns.
-        let fd = unsafe { OwnedFd::from_raw_fd(ret) };
-        Ok(Self {
-            _fd: fd,
-            ifindex,
-            mode,
+        create(program, ifindex, libbpf_sys::BPF_XDP, mode.flags())
+            .map_err(|cause| refused(cause, ifindex, mode))
+    }
+
+    /// Attaches `program` behind the driver, before all programs that are there already.
+    ///
+    /// # Errors
+    /// [`BpfError::AttachTc`].
+    pub(super) fn attach_tc(program: BorrowedFd<'_>, ifindex: u32) -> Result<Self, BpfError> {
+        let flags = libbpf_sys::BPF_F_BEFORE;
+        create(program, ifindex, libbpf_sys::BPF_TCX_INGRESS, flags).map_err(|cause| {
+            BpfError::AttachTc {
+                interface: interface_name(ifindex).unwrap_or_else(|| format!("#{ifindex}")),
+                cause,
+            }
         })
     }
 
@@ -97,11 +86,31 @@ impl Link {
     pub fn ifindex(&self) -> u32 {
         self.ifindex
     }
+}
 
-    /// The mode it was attached in.
-    pub fn mode(&self) -> AttachMode {
-        self.mode
+fn create(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    hook: libbpf_sys::bpf_attach_type,
+    flags: u32,
+) -> Result<Link, io::Error> {
+    let options = libbpf_sys::bpf_link_create_opts {
+        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+        flags,
+        ..Default::default()
+    };
+    let target = i32::try_from(ifindex).unwrap_or(0);
+    // SAFETY: `options` is initialised, says its own size, and outlives the call, which reads it
+    // only; the program's descriptor is open as long as the borrow.
+    let ret = unsafe {
+        libbpf_sys::bpf_link_create(program.as_raw_fd(), target, hook, &raw const options)
+    };
+    if ret < 0 {
+        return Err(io::Error::from_raw_os_error(-ret));
     }
+    // SAFETY: the call returned a new descriptor that nobody else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(ret) };
+    Ok(Link { _fd: fd, ifindex })
 }
 
 /// The error for a refused attachment, with the program that is in the way if there is one.

@@ -44,7 +44,7 @@ pub use flood::{
 };
 pub use layout::{Action, SteerVerdict};
 pub use link::{AttachMode, Link};
-pub use sink::{SINK_STATIONS_MAX, SinkCounts, SinkProgram};
+pub use sink::{SINK_STATIONS_MAX, SinkCounts, SinkHook, SinkProgram};
 pub use steer::{Slot, SteerConfig, SteerProgram, Vip};
 pub use test_run::{TestRun, TestRunOutcome};
 

@@ -4,7 +4,7 @@ use core::mem::{MaybeUninit, offset_of, size_of};
 use std::os::fd::{AsFd, OwnedFd};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject, ProgramMut};
 
 use super::error::{BpfError, load_error, map_error, open_error};
 use super::link::{AttachMode, Link};
@@ -24,12 +24,10 @@ pub struct SinkCounts {
     pub responses: u64,
     /// Other datagrams.
     pub others: u64,
-    /// Octets of all these frames.
-    pub octets: u64,
 }
 
-const _: () = assert!(size_of::<SinkCounts>() == 32);
-const _: () = assert!(offset_of!(SinkCounts, octets) == 24);
+const _: () = assert!(size_of::<SinkCounts>() == 24);
+const _: () = assert!(offset_of!(SinkCounts, others) == 16);
 
 impl SinkCounts {
     fn from_bytes(bytes: &[u8]) -> Self {
@@ -43,7 +41,6 @@ impl SinkCounts {
             requests: next(),
             responses: next(),
             others: next(),
-            octets: next(),
         }
     }
 }
@@ -56,7 +53,6 @@ impl core::ops::Add for SinkCounts {
             requests: self.requests + other.requests,
             responses: self.responses + other.responses,
             others: self.others + other.others,
-            octets: self.octets + other.octets,
         }
     }
 }
@@ -67,10 +63,22 @@ impl core::iter::Sum for SinkCounts {
     }
 }
 
+/// Where in the receive path frames are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SinkHook {
+    /// Behind the driver (tcx, kernel 6.6). Cheaper than XDP where frames come as socket buffers, as
+    /// out of a veth's other end.
+    #[default]
+    Tc,
+    /// In the driver or the generic hook, as [`AttachMode`] says.
+    Xdp(AttachMode),
+}
+
 /// The loaded sink.
 #[derive(Debug)]
 pub struct SinkProgram {
-    program: OwnedFd,
+    tc: OwnedFd,
+    xdp: OwnedFd,
     stations: MapHandle,
 }
 
@@ -86,9 +94,13 @@ impl SinkProgram {
                 .open(&mut object)
                 .map_err(|error| open_error(&error))?;
             let loaded = open.load().map_err(|error| load_error(&error, log))?;
-            let program = loaded.progs.sink.as_fd().try_clone_to_owned();
+            let owned = |program: &ProgramMut<'_>| {
+                let fd = program.as_fd().try_clone_to_owned();
+                fd.map_err(|error| load_error(&error.into(), log))
+            };
             let sink = Self {
-                program: program.map_err(|error| load_error(&error.into(), log))?,
+                tc: owned(&loaded.progs.sink_tc)?,
+                xdp: owned(&loaded.progs.sink_xdp)?,
                 stations: MapHandle::try_from(&loaded.maps.stations)
                     .map_err(|error| load_error(&error, log))?,
             };
@@ -110,9 +122,12 @@ impl SinkProgram {
     /// Attaches it to an interface of the calling thread's network namespace.
     ///
     /// # Errors
-    /// Another program is attached; the driver cannot.
-    pub fn attach(&self, ifindex: u32, mode: AttachMode) -> Result<Link, BpfError> {
-        Link::attach(self.program.as_fd(), ifindex, mode)
+    /// Another program is attached; the driver or the kernel cannot.
+    pub fn attach(&self, ifindex: u32, hook: SinkHook) -> Result<Link, BpfError> {
+        match hook {
+            SinkHook::Tc => Link::attach_tc(self.tc.as_fd(), ifindex),
+            SinkHook::Xdp(mode) => Link::attach(self.xdp.as_fd(), ifindex, mode),
+        }
     }
 
     /// What arrived at a MAC address since loading.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::FloodConfig;
-use crate::bpf::AttachMode;
+use crate::bpf::{AttachMode, SinkHook};
 use crate::generator::args::{SourceRange, parse_rate, parse_seconds};
 use crate::generator::raw::RawConfig;
 use crate::packet::MacAddress;
@@ -48,12 +48,27 @@ pub struct FloodArgs {
     /// Core to send on.
     #[arg(long, value_name = "N")]
     pub core: Option<usize>,
-    /// Count, by an XDP program on the same interface, what arrives for these MAC addresses.
+    /// Count, on the same interface, what arrives for these MAC addresses.
     #[arg(long, value_name = "MACS", value_delimiter = ',', value_parser = parse_mac)]
     pub count_at: Vec<MacAddress>,
+    /// Where it is counted.
+    #[arg(long, value_enum, default_value_t)]
+    pub count_by: CountBy,
     /// Write the report as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+/// Where in the receive path frames are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum CountBy {
+    /// Behind the driver (kernel 6.6): cheaper on a veth.
+    #[default]
+    Tc,
+    /// In the driver: for a NIC.
+    Native,
+    /// In the kernel's generic XDP hook.
+    Generic,
 }
 
 /// `viaduct generate raw`: return frames with new MAC addresses, for comparison.
@@ -108,6 +123,11 @@ impl FloodArgs {
             frames: self.frames,
             core: self.core,
             stations: self.count_at.clone(),
+            sink: match self.count_by {
+                CountBy::Tc => SinkHook::Tc,
+                CountBy::Native => SinkHook::Xdp(AttachMode::Native),
+                CountBy::Generic => SinkHook::Xdp(AttachMode::Generic),
+            },
         })
     }
 }

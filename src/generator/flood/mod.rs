@@ -27,8 +27,8 @@ pub use report::{FloodReport, StationReport, Window};
 pub use request::RequestError;
 
 use crate::bpf::{
-    AttachMode, BpfError, FLOOD_RECORDS_MAX, FloodProgram, FloodProgramConfig, FloodRecord, Link,
-    SINK_STATIONS_MAX, SinkCounts, SinkProgram,
+    BpfError, FLOOD_RECORDS_MAX, FloodProgram, FloodProgramConfig, FloodRecord, Link,
+    SINK_STATIONS_MAX, SinkCounts, SinkHook, SinkProgram,
 };
 use crate::packet::MacAddress;
 use crate::sys::{clock, cpu};
@@ -69,6 +69,8 @@ pub struct FloodConfig {
     pub core: Option<usize>,
     /// MAC addresses to count at; empty for no sink.
     pub stations: Vec<MacAddress>,
+    /// Where they are counted.
+    pub sink: SinkHook,
 }
 
 /// Why a flood could not be sent.
@@ -168,12 +170,7 @@ impl Sink {
         }
         let addresses: Vec<[u8; 6]> = stations.iter().map(|station| station.0).collect();
         let program = SinkProgram::load(&addresses)?;
-        let link = match program.attach(config.interface, AttachMode::Native) {
-            Err(BpfError::Attach { .. }) => {
-                program.attach(config.interface, AttachMode::Generic)?
-            }
-            link => link?,
-        };
+        let link = program.attach(config.interface, config.sink)?;
         Ok(Self {
             program: Some((program, link)),
             stations,
