@@ -17,15 +17,15 @@
 //!
 //! # Why a reader never gets another key's server
 //!
-//! A slot changes its key only while its phase is `Busy`, and each such change counts the
-//! generation up. A reader takes value, key, value: if both values have one generation and
-//! a phase with a key, the key between them is theirs. Whoever changes a value does so with a
-//! compare-exchange of the whole word, generation included.
+//! A slot changes its key only while its phase is `Busy`, and `Busy` counts the generation up.
+//! A reader takes value, key, value: if the first is not `Busy` and the second has its generation,
+//! the key between them is theirs. Whoever changes a value does so with a compare-exchange of the
+//! whole word, generation included.
 //!
 //! # Why a key has one pin
 //!
 //! An insertion publishes its pin as `Tentative`, then looks through the bucket again, then makes it
-//! `Live` by compare-exchange. Of two insertions of one key the later to publish sees the earlier;
+//! `Unanswered` by compare-exchange. Of two insertions of one key the later to publish sees the earlier;
 //! it yields to a live pin and strikes out a tentative one, whose own compare-exchange then fails
 //! and which starts again. Lookups pass over tentative pins.
 //!
@@ -285,13 +285,14 @@ impl Bucket {
     /// Value, key, value: see the module's head.
     #[inline]
     fn read(key: u64, slot_key: &AtomicU64, slot_value: &AtomicU64) -> Option<Value> {
+        // Acquire: a value that is not `Busy` brings the key of its generation with it.
         let first = Value(slot_value.load(Ordering::Acquire));
         // Acquire: a key of a later generation brings that generation's `Busy` with it, so that
         // the second load sees it.
         let same_key = slot_key.load(Ordering::Acquire) == key;
         let second = Value(slot_value.load(Ordering::Relaxed));
-        (same_key && first.generation() == second.generation() && second.phase() != Phase::Busy)
-            .then_some(second)
+        let same_generation = first.generation() == second.generation();
+        (same_key && same_generation && first.phase() != Phase::Busy).then_some(second)
     }
 }
 
@@ -572,5 +573,7 @@ fn exchange(slot: &AtomicU64, old: Value, new: Value) -> bool {
         .is_ok()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
+#[cfg(all(test, loom))]
+mod tests_loom;
