@@ -4,6 +4,7 @@
 //! the CANCEL that follow. The tag is therefore a keyed hash of the request, and the ACK of our
 //! answer is recognised by making it again.
 
+use core::hash::Hasher as _;
 use core::ops::Deref;
 
 use super::base32;
@@ -41,13 +42,12 @@ impl Deref for AnswerTag {
 impl Keys {
     /// The To tag of our own answer to a request that has none.
     pub fn answer_tag(&self, input: &AnswerInput<'_>) -> AnswerTag {
-        let tag = self.tag_hash(input.from_tag);
-        let mut message = [0; 16];
-        message[..8].copy_from_slice(&input.call_id.0.to_le_bytes());
-        message[8..12].copy_from_slice(&input.cseq.to_le_bytes());
-        message[12..].copy_from_slice(&tag.bits().to_le_bytes());
+        let mut hasher = self.answer.sip_2_4();
+        hasher.write_u64(input.call_id.0);
+        hasher.write_u64(u64::from(input.cseq));
+        let hash = hasher.hash(input.from_tag);
         let mut text = [TAG_PREFIX; ANSWER_TAG_LEN];
-        base32::encode(&self.answer.hash(&message).to_be_bytes(), &mut text[1..]);
+        text[1..].copy_from_slice(&base32::encode::<8, 1, 13>([hash]));
         AnswerTag(text)
     }
 

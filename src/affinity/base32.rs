@@ -26,59 +26,90 @@ fn spread(bits: u64) -> [u8; 8] {
     (x + each(b'0') + letters * 39).to_be_bytes()
 }
 
-/// Eight characters to 40 bits.
+/// Eight characters to 40 bits; and a word that is zero if all eight were base32hex. What is
+/// wrong is looked at once for a whole text.
 #[inline]
-fn gather(text: [u8; 8]) -> Option<u64> {
+fn gather(text: [u8; 8]) -> (u64, u64) {
     let x = u64::from_be_bytes(text);
-    if x & each(0x80) != 0 {
-        return None;
-    }
-    // No lane is above 0x7f, so no sum below carries into its neighbour; bit 7 is "at least".
-    let digits = (x + each(0x80 - b'0')) & !(x + each(0x80 - b'9' - 1)) & each(0x80);
-    let lower = x | each(0x20);
+    // Bit 7 of a lane is set by a sum if the character is at least the one subtracted. Lanes are
+    // cut to seven bits first, so that no sum carries into its neighbour.
+    let seven = x & each(0x7f);
+    let lower = seven | each(0x20);
+    let digits = (seven + each(0x80 - b'0')) & !(seven + each(0x80 - b'9' - 1)) & each(0x80);
     let letters = (lower + each(0x80 - b'a')) & !(lower + each(0x80 - b'v' - 1)) & each(0x80);
-    if digits | letters != each(0x80) {
-        return None;
-    }
-    // 'a' & 0x1f is 1 and means 10; '0' & 0x1f is 16 and means 0.
+    let wrong = ((digits | letters) ^ each(0x80)) | (x & each(0x80));
+    // 'a' & 0x1f is 1 and means 10; '0' & 0x1f is 16 and means 0. What wrong characters come to
+    // does not matter, but no lane may borrow from its neighbour: a digit's bit 4 is set.
     let x = (lower & each(0x1f)) + (letters >> 7) * 9 - (digits >> 3);
     let x = ((x >> 3) & 0x03e0_03e0_03e0_03e0) | (x & 0x001f_001f_001f_001f);
     let x = ((x >> 6) & 0x000f_fc00_000f_fc00) | (x & 0x0000_03ff_0000_03ff);
-    Some(((x >> 12) & 0x00ff_fff0_0000) | (x & 0x000f_ffff))
+    (((x >> 12) & 0x00ff_fff0_0000) | (x & 0x000f_ffff), wrong)
 }
 
-/// Writes `bytes` as text into `text`, which is exactly [`chars`]`(bytes.len())` long.
+/// The text of the first `BYTES` bytes of `words`, most significant byte first; the bits after
+/// them must be zero.
+///
+/// Words, not bytes: they stay in registers, where bytes would be stored and loaded at odd places.
 #[inline]
-pub(super) fn encode(bytes: &[u8], text: &mut [u8]) {
-    debug_assert_eq!(text.len(), chars(bytes.len()));
-    for (five, eight) in bytes.chunks(5).zip(text.chunks_mut(8)) {
-        let mut bits = [0; 8];
-        bits[3..3 + five.len()].copy_from_slice(five);
-        let characters = spread(u64::from_be_bytes(bits));
-        eight.copy_from_slice(&characters[..eight.len()]);
-    }
-}
-
-/// Reads `text` into `bytes`; `text` must be exactly [`chars`]`(bytes.len())` long, all of it
-/// base32hex in either case, spare bits zero. Returns whether it was.
-#[inline]
-pub(super) fn decode(text: &[u8], bytes: &mut [u8]) -> bool {
-    if text.len() != chars(bytes.len()) {
-        return false;
-    }
-    for (eight, five) in text.chunks(8).zip(bytes.chunks_mut(5)) {
-        let mut characters = [b'0'; 8];
-        characters[..eight.len()].copy_from_slice(eight);
-        let Some(bits) = gather(characters) else {
-            return false;
-        };
-        let bits = bits.to_be_bytes();
-        five.copy_from_slice(&bits[3..3 + five.len()]);
-        if bits[3 + five.len()..].iter().any(|&spare| spare != 0) {
-            return false;
+pub(super) fn encode<const BYTES: usize, const WORDS: usize, const CHARS: usize>(
+    words: [u64; WORDS],
+) -> [u8; CHARS] {
+    const { assert!(CHARS == chars(BYTES) && WORDS == BYTES.div_ceil(8)) };
+    let mut text = [0; CHARS];
+    let bits = |chunk: usize| {
+        let (word, shift) = (40 * chunk / 64, 40 * chunk % 64);
+        let mut bits = words[word] << shift;
+        if shift > 24 && word + 1 < WORDS {
+            bits |= words[word + 1] >> (64 - shift);
         }
+        bits >> 24
+    };
+    let (eights, rest) = text.as_chunks_mut::<8>();
+    let count = eights.len();
+    for (chunk, eight) in eights.iter_mut().enumerate() {
+        *eight = spread(bits(chunk));
     }
-    true
+    if !rest.is_empty() {
+        rest.copy_from_slice(&spread(bits(count))[..rest.len()]);
+    }
+    text
+}
+
+/// The words of `text`, if all of it is base32hex in either case with spare bits zero.
+#[inline]
+pub(super) fn decode<const CHARS: usize, const BYTES: usize, const WORDS: usize>(
+    text: &[u8; CHARS],
+) -> Option<[u64; WORDS]> {
+    const { assert!(CHARS == chars(BYTES) && WORDS == BYTES.div_ceil(8)) };
+    let mut words = [0; WORDS];
+    let mut wrong = 0;
+    let mut set = |chunk: usize, text: [u8; 8]| {
+        let (bits, invalid) = gather(text);
+        wrong |= invalid;
+        let (word, shift) = (40 * chunk / 64, 40 * chunk % 64);
+        words[word] |= (bits << 24) >> shift;
+        if shift > 24 {
+            let beyond = bits << (88 - shift);
+            if word + 1 < WORDS {
+                words[word + 1] |= beyond;
+            } else {
+                wrong |= beyond;
+            }
+        }
+    };
+    let (eights, rest) = text.as_chunks::<8>();
+    for (chunk, eight) in eights.iter().enumerate() {
+        set(chunk, *eight);
+    }
+    if !rest.is_empty() {
+        let mut characters = [b'0'; 8];
+        characters[..rest.len()].copy_from_slice(rest);
+        set(eights.len(), characters);
+    }
+    if !BYTES.is_multiple_of(8) {
+        wrong |= words[WORDS - 1] << (BYTES % 8 * 8);
+    }
+    (wrong == 0).then_some(words)
 }
 
 /// The character of a value below 32.
@@ -123,63 +154,66 @@ mod tests {
         text
     }
 
-    fn encoded(bytes: &[u8]) -> Vec<u8> {
-        let mut text = vec![0; chars(bytes.len())];
-        encode(bytes, &mut text);
-        text
+    /// The words of `bytes`, zeros after them.
+    fn words<const WORDS: usize>(bytes: &[u8]) -> [u64; WORDS] {
+        core::array::from_fn(|word| {
+            (8 * word..8 * word + 8).fold(0, |value, index| {
+                value << 8 | u64::from(bytes.get(index).copied().unwrap_or(0))
+            })
+        })
     }
 
     /// RFC 4648 §10: the test vectors, in lower case and without padding.
     #[test]
     fn rfc_4648_vectors() {
-        let pairs = [
-            ("", ""),
-            ("f", "co"),
-            ("fo", "cpng"),
-            ("foo", "cpnmu"),
-            ("foob", "cpnmuog"),
-            ("fooba", "cpnmuoj1"),
-            ("foobar", "cpnmuoj1e8"),
-        ];
-        for (plain, text) in pairs {
-            assert_eq!(encoded(plain.as_bytes()), text.as_bytes());
-        }
+        assert_eq!(&encode::<1, 1, 2>(words(b"f")), b"co");
+        assert_eq!(&encode::<2, 1, 4>(words(b"fo")), b"cpng");
+        assert_eq!(&encode::<3, 1, 5>(words(b"foo")), b"cpnmu");
+        assert_eq!(&encode::<4, 1, 7>(words(b"foob")), b"cpnmuog");
+        assert_eq!(&encode::<5, 1, 8>(words(b"fooba")), b"cpnmuoj1");
+        assert_eq!(&encode::<6, 1, 10>(words(b"foobar")), b"cpnmuoj1e8");
     }
 
     #[test]
     fn every_character_is_read_as_its_value_or_refused() {
         for character in 0..=255u8 {
-            let mut byte = [0; 5];
             let text = [b'0', b'0', b'0', character, b'0', b'0', b'0', b'0'];
-            assert_eq!(decode(&text, &mut byte), value(character).is_some());
+            let expected = value(character).map(|value| [u64::from(value) << 44]);
+            assert_eq!(decode::<8, 5, 1>(&text), expected);
             if let Some(value) = value(character) {
-                assert_eq!(byte, [0, value >> 4, value << 4, 0, 0]);
                 assert_eq!(digit(value), character.to_ascii_lowercase());
             }
         }
     }
 
     #[test]
-    fn spare_bits_and_wrong_lengths_are_refused() {
-        let mut byte = [0; 1];
-        assert!(decode(b"vs", &mut byte));
-        assert_eq!(byte, [255]);
-        assert!(!decode(b"vt", &mut byte));
-        assert!(!decode(b"v", &mut byte));
-        assert!(!decode(b"vs0", &mut byte));
+    fn spare_bits_are_refused() {
+        assert_eq!(decode::<2, 1, 1>(b"vs"), Some([0xff << 56]));
+        assert_eq!(decode::<2, 1, 1>(b"vt"), None);
+        assert_eq!(decode::<5, 3, 1>(b"vvvvu"), Some([0xff_ffff << 40]));
+        assert_eq!(decode::<5, 3, 1>(b"vvvvv"), None);
+    }
+
+    fn comes_back<const BYTES: usize, const WORDS: usize, const CHARS: usize>(bytes: &[u8]) {
+        let bytes = &bytes[..BYTES];
+        let words = words::<WORDS>(bytes);
+        let mut text = encode::<BYTES, WORDS, CHARS>(words);
+        assert_eq!(text.to_vec(), encode_naive(bytes));
+        assert_eq!(decode::<CHARS, BYTES, WORDS>(&text), Some(words));
+        text.make_ascii_uppercase();
+        assert_eq!(decode::<CHARS, BYTES, WORDS>(&text), Some(words));
     }
 
     proptest! {
         #[test]
-        fn text_is_the_definition_and_comes_back(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
-            let mut text = encoded(&bytes);
-            prop_assert_eq!(&text, &encode_naive(&bytes));
-            let mut back = vec![0; bytes.len()];
-            prop_assert!(decode(&text, &mut back));
-            prop_assert_eq!(&back, &bytes);
-            text.make_ascii_uppercase();
-            prop_assert!(decode(&text, &mut back));
-            prop_assert_eq!(&back, &bytes);
+        fn text_is_the_definition_and_comes_back(bytes: [u8; 40]) {
+            comes_back::<8, 1, 13>(&bytes);
+            comes_back::<15, 2, 24>(&bytes);
+            comes_back::<16, 2, 26>(&bytes);
+            comes_back::<18, 3, 29>(&bytes);
+            comes_back::<24, 3, 39>(&bytes);
+            comes_back::<36, 5, 58>(&bytes);
+            comes_back::<40, 5, 64>(&bytes);
         }
     }
 }

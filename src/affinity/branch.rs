@@ -12,9 +12,8 @@ use core::fmt;
 use core::hash::Hasher as _;
 use core::ops::Deref;
 
-use siphasher::sip128::{Hasher128 as _, SipHasher13};
-
 use super::base32;
+use super::keyed_hash::{Key, halves};
 use super::{CallIdHash, Keys, Mode};
 use crate::net::{IpAddr, canonical};
 
@@ -75,17 +74,17 @@ impl BranchInput<'_> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Branch {
     text: [u8; BRANCH_LEN],
-    hash: [u8; 16],
+    hash: u128,
 }
 
 impl Branch {
     fn new(mode: Mode, attempt: u8, hash: u128) -> Self {
-        let hash = hash.to_be_bytes();
         let mut text = [0; BRANCH_LEN];
         text[..7].copy_from_slice(MAGIC_COOKIE);
         text[7] = mode.character();
         text[8] = base32::digit(attempt);
-        base32::encode(&hash, &mut text[9..]);
+        let (low, high) = halves(hash);
+        text[9..].copy_from_slice(&base32::encode::<16, 2, 26>([high, low]));
         Self { text, hash }
     }
 
@@ -98,8 +97,16 @@ impl Branch {
         }
         let mode = Mode::from_character(marks[0])?;
         let attempt = base32::value(marks[1])?;
-        let mut hash = [0; 16];
-        base32::decode(tail, &mut hash).then(|| Self::new(mode, attempt, u128::from_be_bytes(hash)))
+        let [high, low] = base32::decode::<26, 16, 2>(tail.try_into().ok()?)?;
+        let mut branch = Self {
+            text: *text.first_chunk()?,
+            hash: u128::from(high) << 64 | u128::from(low),
+        };
+        branch.text.make_ascii_lowercase();
+        branch.text[..7].copy_from_slice(MAGIC_COOKIE);
+        branch.text[7] = mode.character();
+        branch.text[8] = base32::digit(attempt);
+        Some(branch)
     }
 
     /// Whether a transaction stands behind it.
@@ -117,7 +124,7 @@ impl Branch {
     }
 
     /// The 128 bits of the hash, without mode and attempt.
-    pub(super) fn hash(&self) -> [u8; 16] {
+    pub(super) fn hash(&self) -> u128 {
         self.hash
     }
 }
@@ -136,10 +143,6 @@ impl fmt::Debug for Branch {
     }
 }
 
-/// Bytes hashed from the stack in one go; longer input is streamed. 18 of fixed fields, a host
-/// name and a branch of ordinary length.
-const INPUT_LEN: usize = 192;
-
 impl Keys {
     /// The branch of a request that leaves through us.
     ///
@@ -147,9 +150,9 @@ impl Keys {
     /// predictable; it authenticates nothing, the MAC of the `Via` parameter does.
     pub fn branch(&self, mode: Mode, attempt: u8, input: &BranchInput<'_>) -> Branch {
         let hash = if input.has_cookie() {
-            hash_cookie(&self.branch, input)
+            hash_cookie(self.branch, input)
         } else {
-            hash_legacy(&self.branch_legacy, input)
+            hash_legacy(self.branch_legacy, input)
         };
         Branch::new(mode, attempt, hash)
     }
@@ -161,62 +164,41 @@ impl Keys {
 /// RFC 3261 §17.2.3: clients may choose equal branches, so sent-by (host and port) is part of it;
 /// behind different NATs even private sent-by addresses are equal, so Call-ID and CSeq number are
 /// too. Not the source address (a NAT may rebind between INVITE and CANCEL), not the method.
-fn hash_cookie(key: &SipHasher13, input: &BranchInput<'_>) -> u128 {
-    let ip;
-    let (kind, host): (u8, &[u8]) = match input.sent_by {
+#[inline]
+fn hash_cookie(key: Key, input: &BranchInput<'_>) -> u128 {
+    // The kind of the host says how much of it follows; the branch comes last, to the end. So no
+    // two inputs give the same bytes. RFC 3261 §18.2.2: no port means 5060.
+    let mut hasher = key.sip128_1_3();
+    hasher.write_u64(input.call_id.0);
+    let head = |host_kind: u64| {
+        u64::from(input.cseq) | u64::from(input.port.unwrap_or(5060)) << 32 | host_kind << 48
+    };
+    let (kind, (low, high)) = match input.sent_by {
         SentBy::Ip(address) => match canonical(address) {
             IpAddr::V4(v4) => {
-                ip = v4.to_ipv6_mapped().octets();
-                (4, &ip[12..])
+                hasher.write_u64(head(4));
+                hasher.write_u64(u64::from(v4.to_bits()));
+                return hasher.hash(input.branch).into();
             }
-            IpAddr::V6(v6) => {
-                ip = v6.octets();
-                (6, &ip)
-            }
+            IpAddr::V6(v6) => (6, halves(v6.to_bits())),
         },
-        SentBy::Name(name) => (0, name),
+        SentBy::Name(name) => (0, halves(hash_name(key, name))),
     };
-    // Fixed fields, then the host with its length, then the branch to the end: no two inputs give
-    // the same bytes. RFC 3261 §18.2.2: no port means 5060.
-    let mut fixed = [0; 19];
-    fixed[..8].copy_from_slice(&input.call_id.0.to_le_bytes());
-    fixed[8..12].copy_from_slice(&input.cseq.to_le_bytes());
-    fixed[12..14].copy_from_slice(&input.port.unwrap_or(5060).to_le_bytes());
-    fixed[14..18].copy_from_slice(&length(host).to_le_bytes());
-    fixed[18] = kind;
-
-    let len = fixed.len() + host.len() + input.branch.len();
-    let mut message = [0; INPUT_LEN];
-    let Some(message) = message.get_mut(..len) else {
-        return hash_cookie_long(key, &fixed, host, input.branch);
-    };
-    let (head, rest) = message.split_at_mut(fixed.len());
-    head.copy_from_slice(&fixed);
-    let (middle, tail) = rest.split_at_mut(host.len());
-    middle.copy_from_slice(host);
-    if kind == 0 {
-        middle.make_ascii_lowercase();
-    }
-    tail.copy_from_slice(input.branch);
-    key.hash(message).into()
+    hasher.write_u64(head(kind));
+    hasher.write_u64(low);
+    hasher.write_u64(high);
+    hasher.hash(input.branch).into()
 }
 
-/// The same hash of the same bytes, without the copy.
-#[cold]
-fn hash_cookie_long(key: &SipHasher13, fixed: &[u8; 19], host: &[u8], branch: &[u8]) -> u128 {
-    let mut hasher = *key;
-    hasher.write(fixed);
-    for chunk in host.chunks(64) {
+/// Hash of a host name without its case, 64 bytes at a time.
+fn hash_name(key: Key, name: &[u8]) -> u128 {
+    name.chunks(64).fold(0, |hash, chunk| {
         let mut lower = [0; 64];
         let lower = &mut lower[..chunk.len()];
         lower.copy_from_slice(chunk);
-        if fixed[18] == 0 {
-            lower.make_ascii_lowercase();
-        }
-        hasher.write(lower);
-    }
-    hasher.write(branch);
-    hasher.finish128().into()
+        lower.make_ascii_lowercase();
+        hash_after(key, halves(hash), lower)
+    })
 }
 
 /// RFC 3261 §16.11: without a usable branch, a hash of the top `Via`, the From tag, the Call-ID,
@@ -224,20 +206,19 @@ fn hash_cookie_long(key: &SipHasher13, fixed: &[u8; 19], host: &[u8], branch: &[
 ///
 /// §16.11 recommends the To tag as well. The INVITE lacks it and its non-2xx ACK has it, so that
 /// their branches would differ, against §16.6 step 8 and RFC 5393 §4.2.1. It is left out.
-fn hash_legacy(key: &SipHasher13, input: &BranchInput<'_>) -> u128 {
-    let mut fixed = [0; 20];
-    fixed[..8].copy_from_slice(&input.call_id.0.to_le_bytes());
-    fixed[8..12].copy_from_slice(&input.cseq.to_le_bytes());
-    fixed[12..16].copy_from_slice(&length(input.via).to_le_bytes());
-    fixed[16..].copy_from_slice(&length(input.from_tag).to_le_bytes());
-    let mut hasher = *key;
-    hasher.write(&fixed);
-    hasher.write(input.via);
-    hasher.write(input.from_tag);
-    hasher.write(input.request_uri);
-    hasher.finish128().into()
+fn hash_legacy(key: Key, input: &BranchInput<'_>) -> u128 {
+    // Each field ends a hash of its own, which begins with the hash before: no field runs into
+    // the next.
+    let first = (input.call_id.0, u64::from(input.cseq));
+    let via = hash_after(key, first, input.via);
+    let from_tag = hash_after(key, halves(via), input.from_tag);
+    hash_after(key, halves(from_tag), input.request_uri)
 }
 
-fn length(field: &[u8]) -> u32 {
-    u32::try_from(field.len()).unwrap_or(u32::MAX)
+/// Hash of two words and a field.
+fn hash_after(key: Key, words: (u64, u64), field: &[u8]) -> u128 {
+    let mut hasher = key.sip128_1_3();
+    hasher.write_u64(words.0);
+    hasher.write_u64(words.1);
+    hasher.hash(field).into()
 }

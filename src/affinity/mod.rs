@@ -26,6 +26,7 @@
 mod answer;
 mod base32;
 mod branch;
+mod keyed_hash;
 mod pins;
 mod route_token;
 mod secret;

@@ -19,9 +19,7 @@
 
 use core::fmt;
 
-use siphasher::sip::{SipHasher13, SipHasher24};
-use siphasher::sip128;
-
+use super::keyed_hash::Key;
 use super::{CallIdHash, TagHash};
 
 /// Key ids there are: a key id is four bits in the `Via` parameter.
@@ -111,12 +109,16 @@ impl Secret {
         let half = |bytes: &[u8]| {
             let mut key = [0; 16];
             key.copy_from_slice(bytes);
-            sip128::SipHasher24::new_with_key(&key)
+            Key::new(key)
         };
-        let inner = u128::from(half(first).hash(label.as_bytes()));
+        let inner = u128::from(half(first).sip128_2_4().hash(label.as_bytes()));
         let mut message = inner.to_le_bytes().to_vec();
         message.extend_from_slice(label.as_bytes());
-        u128::from(half(second).hash(&message)).to_le_bytes()
+        u128::from(half(second).sip128_2_4().hash(&message)).to_le_bytes()
+    }
+
+    fn key(&self, label: &str) -> Key {
+        Key::new(self.derive(label))
     }
 }
 
@@ -180,21 +182,19 @@ impl KeyRing {
 pub(super) struct RingKeys {
     /// MAC of the `Via` parameter. 64 bits of SipHash-2-4: each guess costs a sent message, and a
     /// right one lets a single response pass.
-    pub(super) via: SipHasher24,
+    pub(super) via: Key,
     /// Synthetic IV of the route token, which is its authentication too.
-    pub(super) token_mac: SipHasher24,
-    /// Key stream of the route token.
-    pub(super) token_stream: sip128::SipHasher24,
+    pub(super) token_mac: Key,
+    /// Key stream of the route token. SipHash-1-3: its input is an IV, which nobody chooses.
+    pub(super) token_stream: Key,
 }
 
 impl RingKeys {
     fn new(secret: &Secret) -> Self {
         Self {
-            via: SipHasher24::new_with_key(&secret.derive("viaduct via parameter 1")),
-            token_mac: SipHasher24::new_with_key(&secret.derive("viaduct route token mac 1")),
-            token_stream: sip128::SipHasher24::new_with_key(
-                &secret.derive("viaduct route token stream 1"),
-            ),
+            via: secret.key("viaduct via parameter 1"),
+            token_mac: secret.key("viaduct route token mac 1"),
+            token_stream: secret.key("viaduct route token stream 1"),
         }
     }
 }
@@ -202,12 +202,12 @@ impl RingKeys {
 /// Every key of the program, ready to hash with. Immutable; shared by all workers.
 #[derive(Clone)]
 pub struct Keys {
-    affinity: SipHasher13,
-    tag: SipHasher13,
+    affinity: Key,
+    tag: Key,
     table_seed: [u8; 16],
-    pub(super) branch: sip128::SipHasher13,
-    pub(super) branch_legacy: sip128::SipHasher13,
-    pub(super) answer: SipHasher24,
+    pub(super) branch: Key,
+    pub(super) branch_legacy: Key,
+    pub(super) answer: Key,
     ring: [Option<RingKeys>; KEY_IDS],
     current: KeyId,
 }
@@ -220,14 +220,13 @@ impl Keys {
 
     /// The keys of a master secret and a ring of token secrets.
     pub fn with_ring(master: &Secret, ring: &KeyRing) -> Self {
-        let key = |label| master.derive(label);
         Self {
-            affinity: SipHasher13::new_with_key(&key("viaduct affinity 1")),
-            tag: SipHasher13::new_with_key(&key("viaduct from tag 1")),
-            table_seed: key("viaduct table seed 1"),
-            branch: sip128::SipHasher13::new_with_key(&key("viaduct branch 1")),
-            branch_legacy: sip128::SipHasher13::new_with_key(&key("viaduct branch rfc2543 1")),
-            answer: SipHasher24::new_with_key(&key("viaduct answer tag 1")),
+            affinity: master.key("viaduct affinity 1"),
+            tag: master.key("viaduct from tag 1"),
+            table_seed: master.derive("viaduct table seed 1"),
+            branch: master.key("viaduct branch 1"),
+            branch_legacy: master.key("viaduct branch rfc2543 1"),
+            answer: master.key("viaduct answer tag 1"),
             ring: core::array::from_fn(|id| ring.secrets[id].as_ref().map(RingKeys::new)),
             current: ring.current,
         }
@@ -239,7 +238,7 @@ impl Keys {
     /// server answers, and the XDP program has to compute it too.
     #[inline]
     pub fn affinity_hash(&self, bytes: &[u8]) -> u64 {
-        self.affinity.hash(bytes)
+        self.affinity.sip_1_3().hash(bytes)
     }
 
     /// Hash of a Call-ID, byte-exact (RFC 3261 §20.8: Call-IDs are case-sensitive).
@@ -253,7 +252,7 @@ impl Keys {
     /// Short hash of a dialog initiator's From tag, for the route token.
     #[inline]
     pub fn tag_hash(&self, tag: &[u8]) -> TagHash {
-        TagHash::new(self.tag.hash(tag))
+        TagHash::new(self.tag.sip_1_3().hash(tag))
     }
 
     /// Seed of the lookup tables (`balance`).
@@ -263,7 +262,7 @@ impl Keys {
 
     /// The 16-byte key of [`Keys::affinity_hash`], for the XDP program's map.
     pub fn affinity_key(&self) -> [u8; 16] {
-        self.affinity.key()
+        self.affinity.to_bytes()
     }
 
     /// The key id that new tokens carry.

@@ -10,7 +10,10 @@
 //! never confuses it. RFC 6026 §10: without a MAC the stateless response path would forward
 //! anybody's datagram to any address.
 
+use core::hash::Hasher as _;
+
 use super::base32;
+use super::keyed_hash::halves;
 use super::secret::RingKeys;
 use super::{Branch, KeyId, Keys, NodeId, TokenError};
 use crate::net::{Endpoint, IpAddr, ListenerIndex, ServerId, canonical};
@@ -45,12 +48,8 @@ impl ViaParameter {
         next_hop: Endpoint,
     ) -> [u8; VIA_PARAMETER_LEN] {
         let (id, keys) = keys.sealing();
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.fields(id).to_be_bytes());
-        bytes[8..].copy_from_slice(&self.mac(keys, branch, next_hop).to_be_bytes());
-        let mut text = [0; VIA_PARAMETER_LEN];
-        base32::encode(&bytes, &mut text);
-        text
+        let mac = self.mac(keys, branch, next_hop);
+        base32::encode::<16, 2, VIA_PARAMETER_LEN>([self.fields(id), mac])
     }
 
     /// Reads the parameter of a response that came back with `branch` and would go to `next_hop`.
@@ -64,11 +63,10 @@ impl ViaParameter {
         branch: &Branch,
         next_hop: Endpoint,
     ) -> Result<Self, TokenError> {
-        let mut bytes = [0; 16];
-        if !base32::decode(text, &mut bytes) {
-            return Err(TokenError::NotOurs);
-        }
-        let [p0, p1, p2, p3, listener, n0, n1, low, ..] = bytes;
+        let text = text.try_into().map_err(|_| TokenError::NotOurs)?;
+        let words = base32::decode::<VIA_PARAMETER_LEN, 16, 2>(text);
+        let [fields, mac] = words.ok_or(TokenError::NotOurs)?;
+        let [p0, p1, p2, p3, listener, n0, n1, low] = fields.to_be_bytes();
         let parameter = Self {
             peer: ServerId(u32::from_be_bytes([p0, p1, p2, p3])),
             listener: ListenerIndex(listener),
@@ -77,8 +75,6 @@ impl ViaParameter {
         };
         let keys = KeyId::new(low >> 4).and_then(|id| keys.opening(id));
         let keys = keys.ok_or(TokenError::UnknownKey)?;
-        let [.., m0, m1, m2, m3, m4, m5, m6, m7] = bytes;
-        let mac = u64::from_be_bytes([m0, m1, m2, m3, m4, m5, m6, m7]);
         // One comparison of two registers: takes the same time wherever they differ.
         if mac == parameter.mac(keys, branch, next_hop) {
             Ok(parameter)
@@ -96,23 +92,25 @@ impl ViaParameter {
     }
 
     /// 31 bytes for IPv4, so that they and SipHash's length byte are four words.
+    #[inline]
     fn mac(&self, keys: &RingKeys, branch: &Branch, next_hop: Endpoint) -> u64 {
         // The key id is known by the key itself; the protocol takes its place.
         let fields = self.fields(KeyId::default()) | (u64::from(next_hop.protocol as u8) << 4);
-        let mut message = [0; 43];
-        message[..8].copy_from_slice(&fields.to_le_bytes());
-        message[8..24].copy_from_slice(&branch.hash());
-        message[24] = (branch.mode() as u8) << 7 | branch.attempt();
-        message[25..27].copy_from_slice(&next_hop.address.port().to_le_bytes());
+        let (low, high) = halves(branch.hash());
+        let mut hasher = keys.via.sip_2_4();
+        hasher.write_u64(fields);
+        hasher.write_u64(low);
+        hasher.write_u64(high);
         match canonical(next_hop.address.ip()) {
-            IpAddr::V4(v4) => {
-                message[27..31].copy_from_slice(&v4.octets());
-                keys.via.hash(&message[..31])
-            }
+            IpAddr::V4(v4) => hasher.write_u32(v4.to_bits()),
             IpAddr::V6(v6) => {
-                message[27..].copy_from_slice(&v6.octets());
-                keys.via.hash(&message)
+                let (low, high) = halves(v6.to_bits());
+                hasher.write_u64(low);
+                hasher.write_u64(high);
             }
         }
+        hasher.write_u16(next_hop.address.port());
+        hasher.write_u8((branch.mode() as u8) << 7 | branch.attempt());
+        hasher.finish()
     }
 }
