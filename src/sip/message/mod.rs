@@ -205,7 +205,13 @@ impl Message {
     ///
     /// As [`Via::parse`].
     pub fn next_via(&self, datagram: &[u8]) -> Result<Option<Via>, ParseError> {
-        self.vias(datagram).nth(1).transpose()
+        self.vias_below(datagram).next().transpose()
+    }
+
+    /// The Via values below the first, which is decoded already; else as [`Message::vias`].
+    #[inline]
+    pub fn vias_below<'a>(&'a self, datagram: &'a [u8]) -> Vias<'a> {
+        Vias::below_top(self, datagram)
     }
 
     /// All Via values in order, decoded one by one; ends behind the first malformed one.

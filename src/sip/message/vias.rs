@@ -26,6 +26,27 @@ impl<'a> Vias<'a> {
             count: 0,
         }
     }
+
+    /// The values below the first.
+    #[inline]
+    pub(super) fn below_top(message: &'a Message, datagram: &'a [u8]) -> Self {
+        let (Some(via), Some(row)) = (message.top_via(), message.first(HeaderName::Via)) else {
+            return Self::new(message, datagram);
+        };
+        let pos = via.value.end();
+        // Nothing more in the row and no other row: no need to look through the others.
+        let only_one = pos >= row.value.end() && message.repeated & HeaderName::Via.bit() == 0;
+        Self {
+            message,
+            datagram,
+            row: match message.first_index(HeaderName::Via) {
+                Some(row) if !only_one => row,
+                _ => usize::MAX,
+            },
+            pos: Some(pos),
+            count: 1,
+        }
+    }
 }
 
 impl Iterator for Vias<'_> {
