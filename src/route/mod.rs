@@ -11,6 +11,8 @@ mod listener;
 mod networks;
 mod plan;
 mod registry;
+#[cfg(test)]
+mod tests;
 
 pub use listener::Listener;
 pub use networks::Networks;
