@@ -103,37 +103,6 @@ fn config() -> String {
         .replace("198.18.0.1:5070", "127.0.0.1:5080")
 }
 
-/// A response with our `Via` on top: that of an INVITE whose sender the next `Via` names.
-fn with_own_via(lab: &mut Lab, bytes: &[u8], top_is_ours: bool) -> (Sent, Vec<u8>) {
-    let all = bytes.to_vec();
-    let via_at = all
-        .windows(6)
-        .position(|six| six.eq_ignore_ascii_case(b"\r\nVia:"))
-        .unwrap()
-        + 2;
-    let via = rows(bytes, "Via").remove(usize::from(top_is_ours));
-    let client = format!("{}:5060", via.split([' ', ';']).nth(1).unwrap());
-    let client = client.parse().unwrap_or_else(|_| CLIENT.parse().unwrap());
-    let row = format!("Via: {via}");
-    let own = replaced(
-        &invite("torture", "z9hG4bK1"),
-        "Via: SIP/2.0/UDP 198.18.200.7:5060;branch=z9hG4bK1",
-        &row,
-    );
-    let vip = lab.plan.listeners()[0].address;
-    let sent = lab.deliver(&own, client, vip).sent();
-    let ours = format!("Via: {}\r\n", rows(&sent.bytes, "Via")[0]);
-    let marked = format!("Via: {}\r\n", rows(&sent.bytes, "Via")[1]);
-    let mut rest = all[via_at..].to_vec();
-    // The rows that stood for the proxy and for the client give way to what we sent.
-    for _ in 0..=usize::from(top_is_ours) {
-        let end = rest.windows(2).position(|two| two == b"\r\n").unwrap() + 2;
-        rest.drain(..end);
-    }
-    let bytes = [&all[..via_at], ours.as_bytes(), marked.as_bytes(), &rest].concat();
-    (sent, bytes)
-}
-
 fn check(lab: &mut Lab, name: &str, bytes: &[u8], expected: Expected, client: &str) {
     match expected {
         Forward => {
@@ -171,7 +140,7 @@ fn check(lab: &mut Lab, name: &str, bytes: &[u8], expected: Expected, client: &s
                 DropReason::ResponseViaForeign,
                 "{name}"
             );
-            let (sent, ours) = with_own_via(lab, bytes, false);
+            let (sent, ours) = with_own_via(lab, bytes);
             let back = lab.reply(&ours, &sent).sent();
             let own = format!("Via: {}\r\n", rows(&sent.bytes, "Via")[0]);
             let own_at = ours
@@ -185,7 +154,7 @@ fn check(lab: &mut Lab, name: &str, bytes: &[u8], expected: Expected, client: &s
             lab.send(bytes, client).dropped();
             let bytes = if reason == DropReason::ResponseNextViaForbidden {
                 // The proxy of the message is us: its own Via says so, the next one is broadcast.
-                let (sent, ours) = with_own_via(lab, bytes, false);
+                let (sent, ours) = with_own_via(lab, bytes);
                 let next = rows(&sent.bytes, "Via").remove(1);
                 let broadcast = replaced(&ours, &format!("Via: {next}\r\n"), "");
                 let dropped = lab.reply(broadcast, &sent).dropped();

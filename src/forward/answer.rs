@@ -5,7 +5,7 @@
 //! source address. All answers together have a rate limit; one per source is not there yet.
 
 use super::text::{Text, Writer};
-use super::via::{marks, push_mark, response_target};
+use super::via::{is_forbidden, marks, push_mark, response_target};
 use super::{Context, Rejection};
 use crate::limits::DATAGRAM_LEN_MAX;
 use crate::net::SocketAddr;
@@ -61,7 +61,8 @@ impl Answers {
     ) -> Result<Answer<'_>, DropReason> {
         let via = context.message.top_via().ok_or(DropReason::Malformed)?;
         let peer = response_target(via, context.flow.peer);
-        if super::via::is_forbidden(peer) {
+        // Somebody writes our own address into the source of a datagram.
+        if is_forbidden(peer) || context.plan.listener_at(peer).is_some() {
             return Err(DropReason::NextHopForbidden);
         }
         let limit = context.bytes.len().min(self.text.len());

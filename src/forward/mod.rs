@@ -35,6 +35,7 @@ use std::sync::Arc;
 use self::answer::{AnswerBudget, Answers};
 use self::rejection::{Rejection, Reply};
 use self::request::Decision;
+use self::route_set::RouteSet;
 use crate::affinity::{CallIdHash, Keys, Pins};
 use crate::metrics::WorkerMetrics;
 use crate::net::{Flow, WorkerIndex};
@@ -54,6 +55,7 @@ pub struct Forwarder {
     metrics: Arc<WorkerMetrics>,
     message: Box<Message>,
     edits: Box<EditList>,
+    routes: Box<RouteSet>,
     answers: Answers,
     budget: AnswerBudget,
 }
@@ -91,6 +93,7 @@ impl Forwarder {
             metrics,
             message: Box::new(Message::new()),
             edits: Box::new(EditList::new()),
+            routes: Box::default(),
             answers: Answers::new(),
             budget: AnswerBudget::default(),
         }
@@ -165,7 +168,7 @@ impl Forwarder {
         };
         self.edits.clear();
         let decision = match parsed {
-            Ok(()) => context.forward(&mut self.edits),
+            Ok(()) => context.forward(&mut self.edits, &mut self.routes),
             Err(error) => Err(Rejection::Syntax(error)),
         };
         let rejection = match decision {

@@ -115,7 +115,7 @@ impl Context<'_> {
         let Some(sent_by) = via.host.ip() else {
             return false;
         };
-        if sent_by == self.flow.peer.ip() || self.message.vias(self.bytes).nth(1).is_some() {
+        if sent_by == self.flow.peer.ip() || self.message.vias_below(self.bytes).next().is_some() {
             return false;
         }
         let contact = self

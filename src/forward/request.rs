@@ -55,7 +55,11 @@ impl Forwarding {
 
 impl Context<'_> {
     /// Decides where a well-formed request goes and lists its edits.
-    pub(super) fn forward(&self, edits: &mut EditList) -> Result<Decision, Rejection> {
+    pub(super) fn forward(
+        &self,
+        edits: &mut EditList,
+        routes: &mut RouteSet,
+    ) -> Result<Decision, Rejection> {
         let via = self
             .message
             .top_via()
@@ -69,29 +73,29 @@ impl Context<'_> {
             .request_uri()
             .ok_or(Rejection::Syntax(ParseError::UriScheme))?;
         self.validate(request_uri)?;
-        let mut routes = RouteSet::read(self, request_uri).map_err(Rejection::Syntax)?;
+        routes.read(self, request_uri).map_err(Rejection::Syntax)?;
         routes.request_uri.strip_own_maddr(self.plan, self.bytes);
-        self.own_options(&routes)?;
+        self.own_options(routes)?;
 
-        let target = match self.choose(&routes)? {
+        let target = match self.choose(routes)? {
             Choice::Forward(target) => target,
             Choice::HandOver(home) => return Ok(Decision::HandOver(home)),
         };
         let egress = self
-            .egress(&routes, &target)
+            .egress(routes, &target)
             .ok_or(Rejection::Silent(DropReason::NoEgress))?;
 
         let branch = self.branch(via);
-        let reach = self.reach(&routes, &target);
+        let reach = self.reach(routes, &target);
         let strict = reach != Reach::Route && routes.next_is_strict(self.bytes);
         // RFC 3261 §7.5: line ends in front of the start line are not part of the message.
         let start = self.message.start_line().start();
         if start > 0 {
             edits.delete(0..start);
         }
-        self.edit_request_uri(edits, &routes, &target, reach, strict);
+        self.edit_request_uri(edits, routes, &target, reach, strict);
         self.insert_rows(
-            edits, &routes, &target, received, egress, via, &branch, reach,
+            edits, routes, &target, received, egress, via, &branch, reach,
         );
         mark_source(edits, via, self.flow.peer);
         routes.edit(edits, self, strict);

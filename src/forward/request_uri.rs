@@ -7,7 +7,7 @@ use super::hop::listener_of;
 use crate::net::SocketAddr;
 use crate::packet::EditList;
 use crate::route::Plan;
-use crate::sip::{Span, Uri};
+use crate::sip::{Scheme, Span, Uri};
 
 /// A Request-URI and what is cut out of it.
 #[derive(Clone, Debug)]
@@ -16,6 +16,22 @@ pub(super) struct RequestUri {
     pub(super) uri: Uri,
     /// Bytes that do not leave. INVARIANT: inside the URI.
     cuts: ArrayVec<Span, 4>,
+}
+
+impl Default for RequestUri {
+    fn default() -> Self {
+        Self::new(Uri {
+            scheme: Scheme::Other,
+            span: Span::EMPTY,
+            user: None,
+            password: None,
+            host: None,
+            port: None,
+            host_port: Span::EMPTY,
+            params: Span::EMPTY,
+            headers: None,
+        })
+    }
 }
 
 impl RequestUri {

@@ -14,8 +14,9 @@ use crate::limits::ROUTE_VALUES_MAX;
 use crate::packet::EditList;
 use crate::sip::{HeaderName, NameAddr, ParseError, Span, Uri, values};
 
-/// The Route values of a request and what becomes of them.
-#[derive(Debug)]
+/// The Route values of a request and what becomes of them. One per worker, read into again and
+/// again: it is too large to be moved about.
+#[derive(Debug, Default)]
 pub(super) struct RouteSet {
     /// Where each value stands: its row (position among the Route rows) and its bytes.
     values: ArrayVec<(u8, Span), ROUTE_VALUES_MAX>,
@@ -28,8 +29,6 @@ pub(super) struct RouteSet {
     pub(super) request_uri: RequestUri,
     /// The token of the first own value that has one.
     pub(super) token: Option<RouteToken>,
-    /// Whether an own value was removed or taken for the Request-URI.
-    pub(super) had_own: bool,
     /// The first Route value that is left.
     pub(super) next: Option<Uri>,
 }
@@ -39,47 +38,48 @@ impl RouteSet {
     ///
     /// # Errors
     /// A value that is needed is malformed, or there are too many.
-    pub(super) fn read(context: &Context<'_>, request_uri: &Uri) -> Result<Self, ParseError> {
+    pub(super) fn read(
+        &mut self,
+        context: &Context<'_>,
+        request_uri: &Uri,
+    ) -> Result<(), ParseError> {
+        self.values.clear();
+        self.popped = 0;
+        self.taken = 0;
+        self.request_uri = RequestUri::new(*request_uri);
+        self.token = own_token(context, request_uri);
+        self.next = None;
+        if !context.message.has(HeaderName::Route) {
+            return Ok(());
+        }
         let (message, bytes) = (context.message, context.bytes);
-        let mut set = Self {
-            values: ArrayVec::new(),
-            popped: 0,
-            taken: 0,
-            request_uri: RequestUri::new(*request_uri),
-            token: None,
-            had_own: false,
-            next: None,
-        };
         for (row, number) in message.rows(HeaderName::Route).zip(0_u8..) {
             for value in values(bytes, row) {
-                set.values
+                self.values
                     .try_push((number, value))
                     .map_err(|_| ParseError::TooManyHeaders)?;
             }
         }
         // RFC 3261 §16.4: a Request-URI that we once put into a Record-Route comes from a strict
         // router; the real one is the last Route value.
-        if let Some(token) = own_token(context, request_uri) {
-            set.token = Some(token);
-            set.had_own = true;
-            if let Some((_, last)) = set.values.last() {
-                set.request_uri = RequestUri::new(NameAddr::parse(bytes, *last)?.uri);
-                set.taken = 1;
-            }
+        if self.token.is_some()
+            && let Some((_, last)) = self.values.last()
+        {
+            self.request_uri = RequestUri::new(NameAddr::parse(bytes, *last)?.uri);
+            self.taken = 1;
         }
         // RFC 3261 §16.4: remove the first Route value if it is ours. RFC 5658 §5: the second one
         // of a pair too; and what would follow is a spiral through ourselves, done in one go.
-        while let Some((_, value)) = set.values.get(set.popped).filter(|_| set.left() > 0) {
+        while let Some((_, value)) = self.values.get(self.popped).filter(|_| self.left() > 0) {
             let uri = NameAddr::parse(bytes, *value)?.uri;
             if own_listener(context.plan, bytes, &uri).is_none() {
-                set.next = Some(uri);
+                self.next = Some(uri);
                 break;
             }
-            set.token = set.token.or_else(|| own_token(context, &uri));
-            set.had_own = true;
-            set.popped += 1;
+            self.token = self.token.or_else(|| own_token(context, &uri));
+            self.popped += 1;
         }
-        Ok(set)
+        Ok(())
     }
 
     /// Route values that stay.

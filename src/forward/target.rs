@@ -55,7 +55,7 @@ impl Context<'_> {
         let token_server = self.token_server(routes);
         if let Some(next) = &routes.next {
             return match hop(self.plan, self.bytes, next) {
-                Hop::Literal(address) => match self.in_farm(address, routes.had_own) {
+                Hop::Literal(address) => match self.in_farm(address, routes.token.is_some()) {
                     Some(target) => Ok(Choice::Forward(target)),
                     // RFC 3261 §26.1.5: not an open relay.
                     None => Err(Rejection::Relay),
@@ -72,7 +72,7 @@ impl Context<'_> {
         }
         match hop(self.plan, self.bytes, &routes.request_uri.uri) {
             Hop::Literal(address) => {
-                if let Some(target) = self.in_farm(address, routes.had_own) {
+                if let Some(target) = self.in_farm(address, routes.token.is_some()) {
                     return Ok(Choice::Forward(target));
                 }
                 // RFC 3261 §16.5: with a maddr that is not ours the Request-URI is the only target,

@@ -57,7 +57,7 @@ impl Context<'_> {
     fn check_loop(&self) -> Result<(), Rejection> {
         let is_own = |via: &Via| listener_of(self.plan, self.bytes, via.host, via.port).is_some();
         let mut own = usize::from(self.message.top_via().is_some_and(is_own));
-        for via in self.message.vias(self.bytes).skip(1) {
+        for via in self.message.vias_below(self.bytes) {
             own += usize::from(is_own(&via.map_err(Rejection::Syntax)?));
         }
         if own >= self.plan.rules.own_vias_max {

@@ -141,9 +141,14 @@ impl Lab {
 
     #[track_caller]
     pub fn with_workers(config: &str, workers: u8) -> Self {
+        Self::with_pins(config, workers, 4096)
+    }
+
+    #[track_caller]
+    pub fn with_pins(config: &str, workers: u8, pins: usize) -> Self {
         let secret = Secret::from_bytes(*b"0123456789abcdefghijklmnopqrstuv").unwrap();
         let keys = Arc::new(Keys::new(&secret));
-        let pins = Arc::new(Pins::new(4096));
+        let pins = Arc::new(Pins::new(pins));
         let mut registry = ServerRegistry::new();
         let plan = plan(config, &mut registry, &keys);
         let metrics: Vec<Arc<WorkerMetrics>> = (0..workers)
@@ -483,6 +488,8 @@ pub fn undone(sent: &[u8], received: &[u8]) -> Vec<u8> {
     let (head, body) = all.split_once("\r\n\r\n").unwrap();
     let mut out: Vec<String> = Vec::new();
     let mut seen_via = false;
+    let marked = rows(received, "Via")[0].contains(";received=");
+    let mark = format!(";received={}", CLIENT.split_once(':').unwrap().0);
     for line in head.split("\r\n") {
         let own_via = line.starts_with("Via: SIP/2.0/UDP ") && line.contains(";branch=z9hG4bKs0");
         if own_via && !seen_via {
@@ -496,6 +503,8 @@ pub fn undone(sent: &[u8], received: &[u8]) -> Vec<u8> {
                 "Max-Forwards: {}",
                 hops.parse::<u32>().unwrap() + 1
             ));
+        } else if seen_via && !marked && line.starts_with("Via:") && line.ends_with(&mark) {
+            out.push(line.strip_suffix(&mark).unwrap().to_owned());
         } else {
             out.push(line.to_owned());
         }
@@ -511,4 +520,40 @@ pub fn data(name: &str) -> Vec<u8> {
         .join("tests/data")
         .join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A response with our `Via` on top of it: that of an INVITE whose sender its first `Via` names.
+#[track_caller]
+pub fn with_own_via(lab: &mut Lab, bytes: &[u8]) -> (Sent, Vec<u8>) {
+    let (start, end) = via_row(bytes);
+    let row = text(&bytes[start..end]);
+    let client = format!("{}:5060", row.split([' ', ';']).nth(2).unwrap());
+    let client = client.parse().unwrap_or_else(|_| CLIENT.parse().unwrap());
+    let plain = "Via: SIP/2.0/UDP 198.18.200.7:5060;branch=z9hG4bK1\r\n";
+    let request = replaced(&invite("own-via", "z9hG4bK1"), plain, &row);
+    let vip = lab.plan.listeners()[0].address;
+    let sent = lab.deliver(&request, client, vip).sent();
+    // The row that stands for the client gives way to what we sent.
+    let (ours, ours_end) = via_row(&sent.bytes);
+    let below = ours_end + via_row(&sent.bytes[ours_end - 2..]).0 - 2;
+    let below_end = ours_end + via_row(&sent.bytes[ours_end - 2..]).1 - 2;
+    let parts = [
+        &bytes[..start],
+        &sent.bytes[ours..ours_end],
+        &sent.bytes[below..below_end],
+        &bytes[end..],
+    ];
+    (sent.clone(), parts.concat())
+}
+
+/// Where the first `Via` row starts and ends, folds included.
+#[track_caller]
+fn via_row(bytes: &[u8]) -> (usize, usize) {
+    let named = |window: &[u8]| window.eq_ignore_ascii_case(b"\r\nVia:");
+    let start = bytes.windows(6).position(named).unwrap() + 2;
+    let len = bytes[start..]
+        .windows(3)
+        .position(|three| three.starts_with(b"\r\n") && three[2] != b' ')
+        .unwrap();
+    (start, start + len + 2)
 }
