@@ -63,9 +63,10 @@ impl Mailbox {
         if self.ring.is_empty() && !stopping.load(Ordering::Relaxed) {
             wait(self.event.as_fd());
         }
-        if !self.sleeping.swap(false, Ordering::AcqRel) {
-            self.event.clear();
-        }
+        self.sleeping.store(false, Ordering::Relaxed);
+        // Always: who took the flag down may write the event only now, and such a late one must
+        // not stay for longer than the next sleep, or there would be no sleep any more.
+        self.event.clear();
     }
 }
 
@@ -134,6 +135,22 @@ mod tests {
             origin: Origin::Own,
             ingress: 0,
         }
+    }
+
+    /// A waker took the flag down and was slow to write: that costs one sleep, not all.
+    #[test]
+    fn a_late_signal_disturbs_one_sleep() {
+        let shared = Shared::new(1).unwrap();
+        let mailbox = &shared.mailboxes[0];
+        let brief = Some(Duration::from_millis(5));
+        let mut readable = Vec::new();
+        mailbox.event.signal();
+        for _ in 0..3 {
+            mailbox.sleep(&shared.stopping, |event| {
+                readable.push(event::wait([event], brief));
+            });
+        }
+        assert_eq!(readable, [1, 0, 0]);
     }
 
     /// The owner sleeps without a timeout after every packet, so one lost wake-up hangs the test:

@@ -261,6 +261,11 @@ impl UacConfig {
         })
     }
 
+    /// Source addresses times ports.
+    pub(super) fn source_count(&self) -> Result<usize, GeneratorError> {
+        Ok(self.bind_addresses()?.len())
+    }
+
     /// The addresses to bind: every source with every port.
     pub(super) fn bind_addresses(&self) -> Result<Vec<SocketAddr>, GeneratorError> {
         let target = self.target.address();

@@ -80,6 +80,14 @@ pub fn run_generate(args: &GenerateArgs, stop: &AtomicBool) -> Result<bool, Gene
     let load = config::load_args(scenario);
     let is_wanted = progress::is_wanted(load.progress, load.quiet);
     let config = UacConfig::from_args(scenario, is_wanted)?;
+    let sources = config.source_count()?;
+    note(&format!(
+        "{} calls/s to {} at {}, {sources} source addresses and ports, seed {}",
+        config.rate,
+        config.target.uri(),
+        config.target.address(),
+        config.seed,
+    ));
     let report = uac::run(&config, stop)?;
     print(&report.to_string());
     if let Some(path) = &load.json {
@@ -118,12 +126,25 @@ fn run_raw(args: &RawArgs, stop: &AtomicBool) -> Result<bool, GeneratorError> {
 pub fn run_answer(args: &AnswerArgs, stop: &AtomicBool) -> Result<(), GeneratorError> {
     let is_wanted = progress::is_wanted(args.progress, args.quiet);
     let config = UasConfig::from_args(args, is_wanted)?;
-    let report = uas::run(&config, stop)?;
+    let server = uas::Server::bind(&config)?;
+    let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    note(&format!(
+        "{} answers on {}",
+        config.name,
+        addresses.join(", ")
+    ));
+    let report = server.run(stop);
     print(&report.to_string());
     if let Some(path) = &args.json {
         write_json(path, &report.json())?;
     }
     Ok(())
+}
+
+/// One line to standard error: what runs, so that a log or a script knows.
+fn note(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn print(text: &str) {

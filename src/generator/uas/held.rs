@@ -46,6 +46,8 @@ pub(super) struct Held {
     pub(super) resend: Option<Resend>,
     pub(super) deadline: Option<Instant>,
     pub(super) armed: Option<Instant>,
+    /// Whether the place holds a call now.
+    is_live: bool,
     /// Tells this call from the next in its place.
     pub(super) generation: u32,
     /// Learnt only where a BYE of ours is planned.
@@ -98,8 +100,10 @@ impl HeldCalls {
         self.by_id.get(&id).copied()
     }
 
+    /// The call of a place, if one is there.
     pub(super) fn at(&mut self, index: u32) -> Option<&mut Held> {
-        self.places.get_mut(usize::try_from(index).ok()?)
+        let held = self.places.get_mut(usize::try_from(index).ok()?)?;
+        held.is_live.then_some(held)
     }
 
     /// Takes a place for a call that arrived with `request`; its buffers are used again.
@@ -127,6 +131,7 @@ impl HeldCalls {
                     resend: None,
                     deadline: None,
                     armed: None,
+                    is_live: false,
                     generation: 0,
                     dialog: Dialog::default(),
                 });
@@ -142,6 +147,7 @@ impl HeldCalls {
         (held.cseq, held.status) = (0, 0);
         held.received = now;
         (held.resend, held.deadline, held.armed) = (None, None, None);
+        held.is_live = true;
         held.generation = held.generation.wrapping_add(1);
         held.dialog.clear();
         self.by_id.insert(id, index);
@@ -150,12 +156,10 @@ impl HeldCalls {
 
     pub(super) fn remove(&mut self, index: u32) {
         let Some(held) = self.at(index) else { return };
+        held.is_live = false;
         let id = held.id;
-        // An entry of the wheel that fires later finds another generation.
-        held.generation = held.generation.wrapping_add(1);
-        if self.by_id.remove(&id).is_some() {
-            self.free.push(index);
-        }
+        self.by_id.remove(&id);
+        self.free.push(index);
     }
 }
 
@@ -225,6 +229,7 @@ mod tests {
         calls.remove(first);
         calls.remove(first);
         assert_eq!((calls.count(), calls.find(1)), (0, None));
+        assert!(calls.at(first).is_none());
         let second = calls.insert(2, b"bc", 0, peer, now).unwrap();
         assert_eq!(second, first);
         let held = calls.at(second).unwrap();

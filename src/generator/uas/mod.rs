@@ -317,3 +317,85 @@ fn write_tag(config: &UasConfig, call_id: &[u8], caller_tag: &[u8], out: &mut Ve
     out.push(super::NAME_END);
     out.extend_from_slice(&hex(hasher.finish()));
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::generator::identity::{CallKey, Identity};
+    use crate::generator::scenario::{Request, Scenario, Shape};
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Whatever is asked, whole, cut, changed or made up, the server goes on, and what it
+        /// holds is what it took and did not end.
+        #[test]
+        fn no_datagram_makes_the_server_panic(
+            requests in prop::collection::vec(
+                (0u64..8, 0usize..8, 1u32..4, any::<bool>(), 0usize..2000, 0usize..1200, any::<u8>()),
+                1..80,
+            ),
+            noise: Vec<u8>,
+        ) {
+            let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
+            let config = UasConfig {
+                bye_after: Some(Duration::from_millis(1)),
+                credentials: Some("a:b".parse().unwrap()),
+                calls_max: 6,
+                ..UasConfig::new(vec![local], "x")
+            };
+            let sockets = Sockets::bind(&config.listen).unwrap();
+            let start = clock::now();
+            let mut uas = Uas::new(&config, &sockets, start);
+            // Answers go to the server itself, where nobody reads them.
+            let peer = sockets.addresses()[0];
+            let scenario = Scenario::new(Identity::new(1, ""), &[], &[peer], 9, None);
+            uas.receive(&noise, 0, peer, start);
+            let mut now = start;
+            for (serial, method, cseq, in_dialog, cut, flipped, byte) in requests {
+                let method = ["INVITE", "ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "INFO", "X"][method];
+                let key = CallKey { serial, index: 0 };
+                let mut to = b"<sip:b@127.0.0.1>".to_vec();
+                if in_dialog {
+                    let mut call_id = Vec::new();
+                    scenario.identity.write_call_id(key, peer.ip(), &mut call_id);
+                    uas.make_tag(&call_id, &scenario.identity.tag(serial));
+                    to.extend_from_slice(b";tag=");
+                    to.extend_from_slice(&uas.tag);
+                }
+                let mut bytes = Vec::new();
+                let request = Request {
+                    shape: Shape::Opening,
+                    method,
+                    uri: b"sip:b@127.0.0.1",
+                    to: &to,
+                    cseq,
+                    transaction: 1,
+                    routes: b"",
+                    rows: b"Record-Route: <sip:127.0.0.1:9>\r\n",
+                    key,
+                    source: 0,
+                };
+                scenario.write(&request, &mut bytes);
+                if let Some(flipped) = bytes.get_mut(flipped).filter(|_| byte % 2 == 0) {
+                    *flipped = byte;
+                }
+                bytes.truncate(cut.max(300));
+                uas.receive(&bytes, 0, peer, now);
+                now += Duration::from_millis(u64::from(byte) * 4);
+                uas.fire(now);
+                prop_assert!(uas.held.count() <= 6);
+            }
+            // Every held call ends by itself.
+            for _ in 0..4000 {
+                now += Duration::from_secs(1);
+                uas.fire(now);
+            }
+            let report = uas.report();
+            prop_assert_eq!(report.in_progress, 0);
+            prop_assert!(report.ended + report.cancelled + report.unanswered <= report.calls + 8);
+            uas.sender.flush();
+        }
+    }
+}
