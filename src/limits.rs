@@ -77,6 +77,9 @@ pub const NEIGHBOURS_MAX: usize = 65_536;
 /// Interfaces of the host that a snapshot takes, served by viaduct or not.
 pub const INTERFACES_KNOWN_MAX: usize = 4096;
 
+/// Addresses of the host that a snapshot takes.
+pub const ADDRESSES_KNOWN_MAX: usize = 65_536;
+
 /// Next hops of one multipath route that are used.
 pub const NEXT_HOPS_MAX: usize = 64;
 

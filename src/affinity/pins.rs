@@ -434,6 +434,13 @@ impl Pins {
             let Some((index, victim)) = victim(bucket, now) else {
                 return proposed(PinOutcome::Refused);
             };
+            // Another insertion of this key has become live since the look above: it must not be
+            // pushed out by its own Call-ID. The key is the victim's if the exchange that takes
+            // the slot succeeds, since that compares the generation too.
+            let ours = bucket.keys[index].load(Ordering::Acquire) == call_id.0;
+            if ours && victim.is_live(now) {
+                continue;
+            }
             if try_insert(bucket, index, victim, call_id.0, live, now) {
                 return proposed(if victim.is_live(now) {
                     PinOutcome::Evicted

@@ -150,9 +150,10 @@ pub struct Topology {
     pub neighbours: Vec<Neighbour>,
     /// Rules besides the default ones that can match a datagram of ours.
     pub rules: Vec<PolicyRule>,
-    /// Something did not fit the limits, so that an answer could be wrong: everything is the
-    /// kernel's.
+    /// Something is missing, so that an answer could be wrong: everything is the kernel's.
     pub incomplete: bool,
+    /// Objects of all kinds that did not fit the limits or were not understood.
+    pub left_out: usize,
 }
 
 /// One way out. `index` is that of the neighbour whose MAC address it uses.
@@ -210,6 +211,7 @@ pub struct EgressTable {
     rules: Box<[PolicyRule]>,
     interfaces: Box<[Interface]>,
     incomplete: bool,
+    left_out: usize,
 }
 
 impl Default for EgressTable {
@@ -258,6 +260,17 @@ impl EgressTable {
             .iter()
             .filter(|entry| entry.used.swap(false, Ordering::Relaxed))
             .map(|entry| entry.neighbour)
+    }
+
+    /// Whether everything is given to the kernel because the table may lack something.
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete
+    }
+
+    /// Routes, neighbours, rules and interfaces of the host that the table does not have, because
+    /// they did not fit the limits or were not understood.
+    pub fn left_out(&self) -> usize {
+        self.left_out
     }
 
     /// Interfaces of the host.

@@ -68,9 +68,9 @@ pub(super) enum Reachability {
     Fixed,
     /// Confirmed a short while ago.
     Reachable,
-    /// Known, not confirmed for a while.
+    /// Known, not confirmed for a while, nobody asks.
     Stale,
-    /// Known, the kernel is asking.
+    /// Known, the kernel has asked and waits for the answer.
     Probing,
     /// Not known.
     Unknown,
@@ -107,8 +107,9 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<((u32, IpAddr), Ne
     let reachability = match message.header.state {
         NeighbourState::Permanent | NeighbourState::Noarp => Reachability::Fixed,
         NeighbourState::Reachable => Reachability::Reachable,
-        NeighbourState::Stale => Reachability::Stale,
-        NeighbourState::Delay | NeighbourState::Probe => Reachability::Probing,
+        // Delay: the kernel has sent and will ask, but only after delay_first_probe_time, 5 s.
+        NeighbourState::Stale | NeighbourState::Delay => Reachability::Stale,
+        NeighbourState::Probe => Reachability::Probing,
         _ => Reachability::Unknown,
     };
     let mac = mac.filter(|mac| mac.is_unicast() && reachability != Reachability::Unknown);

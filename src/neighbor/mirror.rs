@@ -20,7 +20,9 @@ use super::decode::{self, NeighbourEntry, Reachability};
 use super::netlink::{Decoded, Netlink, Undecodable};
 use super::probe::Key;
 use crate::datapath::egress::{Interface, Neighbour, PolicyRule, Route, Topology};
-use crate::limits::{INTERFACES_KNOWN_MAX, NEIGHBOURS_MAX, POLICY_RULES_MAX, ROUTES_MAX};
+use crate::limits::{
+    ADDRESSES_KNOWN_MAX, INTERFACES_KNOWN_MAX, NEIGHBOURS_MAX, POLICY_RULES_MAX, ROUTES_MAX,
+};
 
 /// Dumps of one kind in a row that may be interrupted by changes.
 const DUMP_ATTEMPTS: usize = 5;
@@ -62,16 +64,16 @@ pub(super) struct Mirror {
     routes: Vec<Route>,
     rules: Vec<PolicyRule>,
     neighbours: BTreeMap<Key, NeighbourEntry>,
-    /// Something could not be decoded or did not fit, so that an answer could be wrong.
-    incomplete: Incomplete,
+    left_out: LeftOut,
 }
 
+/// Objects of each kind that did not fit the limits or could not be decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Incomplete {
-    interfaces: bool,
-    routes: bool,
-    rules: bool,
-    neighbours: bool,
+struct LeftOut {
+    interfaces: usize,
+    routes: usize,
+    rules: usize,
+    neighbours: usize,
 }
 
 impl Mirror {
@@ -151,6 +153,7 @@ impl Mirror {
     /// The input of a snapshot.
     pub(super) fn topology(&mut self) -> Topology {
         self.dirty.changed = false;
+        let left_out = self.left_out;
         let neighbours = self
             .neighbours
             .iter()
@@ -167,9 +170,10 @@ impl Mirror {
             routes: self.routes.clone(),
             neighbours: neighbours.collect(),
             rules: self.rules.clone(),
-            incomplete: self.incomplete.interfaces
-                || self.incomplete.routes
-                || self.incomplete.rules,
+            // A route or a rule that is missing could hide where a datagram really goes. Without an
+            // interface or a neighbour it is unresolved, no more.
+            incomplete: left_out.routes > 0 || left_out.rules > 0,
+            left_out: left_out.interfaces + left_out.routes + left_out.rules + left_out.neighbours,
         }
     }
 
@@ -181,10 +185,10 @@ impl Mirror {
             _ => None,
         })
         .await?;
-        let mut interfaces = found.objects;
+        let mut interfaces = std::mem::take(&mut found.objects);
 
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        let mut addresses = Bounded::new(INTERFACES_KNOWN_MAX);
+        let mut addresses = Bounded::new(ADDRESSES_KNOWN_MAX);
         dump(netlink, &request, &mut addresses, |message| match message {
             RouteNetlinkMessage::NewAddress(address) => decode::address(&address),
             _ => None,
@@ -198,12 +202,12 @@ impl Mirror {
                 interface.addresses.push(address);
             }
         }
-        // An interface that is missing is one that the kernel serves.
+        found.over += addresses.over;
+        found.undecodable += addresses.undecodable;
         report(
-            &mut self.incomplete.interfaces,
-            found.over,
-            INTERFACES_KNOWN_MAX,
-            "interfaces",
+            &mut self.left_out.interfaces,
+            &found,
+            "interfaces and addresses",
         );
         self.interfaces = interfaces;
         self.dirty.changed = true;
@@ -224,12 +228,7 @@ impl Mirror {
             .await?;
             found.join(routes);
         }
-        report(
-            &mut self.incomplete.routes,
-            found.lacks(),
-            ROUTES_MAX,
-            "routes",
-        );
+        report(&mut self.left_out.routes, &found, "routes");
         self.routes = found.objects;
         self.dirty.changed = true;
         Ok(())
@@ -249,12 +248,7 @@ impl Mirror {
             .await?;
             found.join(rules);
         }
-        report(
-            &mut self.incomplete.rules,
-            found.lacks(),
-            POLICY_RULES_MAX,
-            "policy rules",
-        );
+        report(&mut self.left_out.rules, &found, "policy rules");
         if found.objects != self.rules && !found.objects.is_empty() {
             warn!(
                 rules = found.objects.len(),
@@ -274,12 +268,7 @@ impl Mirror {
             _ => None,
         })
         .await?;
-        report(
-            &mut self.incomplete.neighbours,
-            found.over,
-            NEIGHBOURS_MAX,
-            "neighbours",
-        );
+        report(&mut self.left_out.neighbours, &found, "neighbours");
         let states = found
             .objects
             .iter()
@@ -297,12 +286,9 @@ impl Mirror {
         self.states.push((key, entry.reachability));
         let known = self.neighbours.get(&key);
         if known.is_none() && self.neighbours.len() >= NEIGHBOURS_MAX {
-            report(
-                &mut self.incomplete.neighbours,
-                true,
-                NEIGHBOURS_MAX,
-                "neighbours",
-            );
+            // Until the next reading of all, which finds it if there is room by then.
+            self.dirty.changed |= self.left_out.neighbours == 0;
+            self.left_out.neighbours += 1;
             return;
         }
         // A probe that is answered changes the state twice and the table not at all.
@@ -315,7 +301,8 @@ impl Mirror {
 struct Bounded<T> {
     objects: Vec<T>,
     max: usize,
-    over: bool,
+    /// How many were over it.
+    over: usize,
     undecodable: usize,
 }
 
@@ -324,7 +311,7 @@ impl<T> Bounded<T> {
         Self {
             objects: Vec::new(),
             max,
-            over: false,
+            over: 0,
             undecodable: 0,
         }
     }
@@ -333,22 +320,17 @@ impl<T> Bounded<T> {
         if self.objects.len() < self.max {
             self.objects.push(object);
         } else {
-            self.over = true;
+            self.over += 1;
         }
     }
 
     fn join(&mut self, other: Self) {
-        self.over |= other.over;
+        self.over += other.over;
         self.undecodable += other.undecodable;
         other
             .objects
             .into_iter()
             .for_each(|object| self.push(object));
-    }
-
-    /// Whether an object may be missing that would change an answer.
-    fn lacks(&self) -> bool {
-        self.over || self.undecodable > 0
     }
 }
 
@@ -374,23 +356,21 @@ async fn dump<T>(
         match netlink.dump(request.clone(), each).await {
             Err(error)
                 if error.kind() == io::ErrorKind::Interrupted && attempts < DUMP_ATTEMPTS => {}
-            result => {
-                if found.undecodable > 0 {
-                    warn!(count = found.undecodable, "netlink messages not understood");
-                }
-                return result;
-            }
+            result => return result,
         }
     }
 }
 
-/// Notes whether objects are missing and says so when it begins.
-fn report(incomplete: &mut bool, now: bool, max: usize, what: &str) {
-    if now && !*incomplete {
+/// Notes how many objects of a kind are left out, and says so when it changes.
+fn report<T>(left_out: &mut usize, found: &Bounded<T>, what: &str) {
+    let now = found.over + found.undecodable;
+    if now != *left_out {
         warn!(
-            max,
-            "more {what} than are kept, or some not understood: the kernel socket sends what they lead to"
+            over = found.over,
+            undecodable = found.undecodable,
+            max = found.max,
+            "{what} of the host left out: the kernel socket sends what they lead to"
         );
     }
-    *incomplete = now;
+    *left_out = now;
 }

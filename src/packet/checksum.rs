@@ -47,21 +47,27 @@ impl Sum {
     /// The sum over the pseudo header of RFC 768 or RFC 8200 §8.1.
     #[inline]
     pub fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: u8, len: u16) -> Self {
-        let addresses = match (src, dst) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                Self::of(&src.octets()).and(Self::of(&dst.octets()))
-            }
-            (src, dst) => Self::address_v6(src).and(Self::address_v6(dst)),
-        };
-        addresses
+        Self::address(src)
+            .and(Self::address(dst))
             .and(Self::word(u16::from(protocol)))
             .and(Self::word(len))
     }
 
-    fn address_v6(address: IpAddr) -> Self {
+    /// The sum of an address.
+    #[inline]
+    pub fn address(address: IpAddr) -> Self {
         match address {
-            IpAddr::V4(v4) => Self::of(&v4.to_ipv6_mapped().octets()),
-            IpAddr::V6(v6) => Self::of(&v6.octets()),
+            IpAddr::V4(v4) => Self(u64::from(u32::from_ne_bytes(v4.octets()))),
+            IpAddr::V6(v6) => {
+                let octets = v6.octets();
+                let (words, _) = octets.as_chunks::<4>();
+                Self(
+                    words
+                        .iter()
+                        .map(|word| u64::from(u32::from_ne_bytes(*word)))
+                        .sum(),
+                )
+            }
         }
     }
 

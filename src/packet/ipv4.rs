@@ -106,8 +106,18 @@ impl Repr {
     /// [`TooLong`] if header and payload exceed the length field.
     pub fn emit(&self, header: &mut [u8; HEADER_LEN]) -> Result<(), TooLong> {
         let len = HEADER_LEN + usize::from(self.payload_len);
-        let [len_high, len_low] = u16::try_from(len).map_err(|_| TooLong)?.to_be_bytes();
+        let len = u16::try_from(len).map_err(|_| TooLong)?;
+        // Summed from the values: reading back bytes just written would wait for the stores.
+        let checksum = Sum::word(u16::from_be_bytes([VERSION_IHL, 0]))
+            .and(Sum::word(len))
+            .and(Sum::word(DONT_FRAGMENT))
+            .and(Sum::word(u16::from_be_bytes([self.ttl, self.protocol])))
+            .and(Sum::address(self.src.into()))
+            .and(Sum::address(self.dst.into()))
+            .checksum();
+        let [len_high, len_low] = len.to_be_bytes();
         let [fragment_high, fragment_low] = DONT_FRAGMENT.to_be_bytes();
+        let [sum_high, sum_low] = checksum.to_be_bytes();
         let [s0, s1, s2, s3] = self.src.octets();
         let [d0, d1, d2, d3] = self.dst.octets();
         // RFC 6864 §4.1: the identification of an atomic datagram (DF set, no fragment) means
@@ -123,8 +133,8 @@ impl Repr {
             fragment_low,
             self.ttl,
             self.protocol,
-            0,
-            0,
+            sum_high,
+            sum_low,
             s0,
             s1,
             s2,
@@ -134,7 +144,6 @@ impl Repr {
             d2,
             d3,
         ];
-        [header[10], header[11]] = Sum::of(header).checksum().to_be_bytes();
         Ok(())
     }
 }

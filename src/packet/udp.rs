@@ -102,17 +102,19 @@ pub(super) fn emit(
     len: u16,
     payload: &[u8],
 ) {
-    let [s0, s1] = src.port().to_be_bytes();
-    let [d0, d1] = dst.port().to_be_bytes();
-    let [l0, l1] = len.to_be_bytes();
-    *header = [s0, s1, d0, d1, l0, l1, 0, 0];
     let sum = Sum::pseudo_header(src.ip(), dst.ip(), PROTOCOL, len)
-        .and(Sum::of(header))
+        .and(Sum::word(src.port()))
+        .and(Sum::word(dst.port()))
+        .and(Sum::word(len))
         .and(Sum::of(payload));
     // RFC 768: a checksum that comes out as zero is sent as all ones, for zero means none.
     let checksum = match sum.checksum() {
         0 => 0xffff,
         checksum => checksum,
     };
-    [header[6], header[7]] = checksum.to_be_bytes();
+    let [s0, s1] = src.port().to_be_bytes();
+    let [d0, d1] = dst.port().to_be_bytes();
+    let [l0, l1] = len.to_be_bytes();
+    let [c0, c1] = checksum.to_be_bytes();
+    *header = [s0, s1, d0, d1, l0, l1, c0, c1];
 }

@@ -76,6 +76,7 @@ impl EgressTable {
             rules: topology.rules.as_slice().into(),
             interfaces: topology.interfaces.as_slice().into(),
             incomplete,
+            left_out: topology.left_out,
         }
     }
 }

@@ -262,7 +262,7 @@ fn neighbour_states() {
     for (state, reachability, usable) in [
         (NeighbourState::Reachable, Reachability::Reachable, true),
         (NeighbourState::Stale, Reachability::Stale, true),
-        (NeighbourState::Delay, Reachability::Probing, true),
+        (NeighbourState::Delay, Reachability::Stale, true),
         (NeighbourState::Probe, Reachability::Probing, true),
         (NeighbourState::Permanent, Reachability::Fixed, true),
         (NeighbourState::Noarp, Reachability::Fixed, true),
