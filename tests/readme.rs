@@ -1,6 +1,9 @@
 //! The README says what the program does: every drop reason and every metric has its row.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot read its files fails")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot read its files fails"
+)]
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +24,11 @@ fn every_drop_reason_has_a_row() {
     let readme = readme();
     for reason in DropReason::ALL {
         let row = format!("| `{}` |", reason.as_str());
-        assert!(readme.contains(&row), "README.md has no row for {}", reason.as_str());
+        assert!(
+            readme.contains(&row),
+            "README.md has no row for {}",
+            reason.as_str()
+        );
     }
 }
 
@@ -33,11 +40,17 @@ fn every_metric_has_a_row_and_every_row_a_metric() {
         server: "s".into(),
         state: "active",
     };
-    let names = Names { listeners: vec!["l".into()], servers: vec![server] };
+    let names = Names {
+        listeners: vec!["l".into()],
+        servers: vec![server],
+    };
     let page = Arc::new(Page {
         workers: vec![Arc::new(WorkerMetrics::new())],
         names: Arc::new(ArcSwap::from_pointee(names)),
-        readings: Box::new(|| Readings { steering: vec![("pass", 0)], ..Readings::default() }),
+        readings: Box::new(|| Readings {
+            steering: vec![("pass", 0)],
+            ..Readings::default()
+        }),
     });
     let text = page.text();
     let mut shown: Vec<&str> = text
@@ -54,7 +67,9 @@ fn every_metric_has_a_row_and_every_row_a_metric() {
         .map(|line| line.split('`').next().unwrap())
         .collect();
     told.sort_unstable();
-    let shown: Vec<String> =
-        shown.iter().map(|name| name.trim_start_matches("viaduct_").to_owned()).collect();
+    let shown: Vec<String> = shown
+        .iter()
+        .map(|name| name.trim_start_matches("viaduct_").to_owned())
+        .collect();
     assert_eq!(told, shown);
 }
