@@ -47,4 +47,11 @@ impl Handler for SipHandler {
             }
         }
     }
+
+    fn on_timer(&mut self, _now: Instant, _out: &mut Out<'_>) -> Option<Instant> {
+        // Called once before the first packet: the first look of a thread at a changed plan takes a
+        // place in a list that arc-swap allocates, and that must not happen at a reload.
+        drop(self.plan.arc_swap().load());
+        None
+    }
 }
