@@ -67,7 +67,9 @@ fn retransmissions_recover_what_a_lossy_path_drops() {
             }
         });
         let address = server.address;
-        let relay = Relay::start(&[address], move |count, _| match count % 7 {
+        // One in seven, scattered: every seventh in a row would meet the same message of each call.
+        let scattered = |count: u64| count.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        let relay = Relay::start(&[address], move |count, _| match scattered(count) % 7 {
             6 => Relayed::Lost,
             _ => Relayed::To(address),
         });
