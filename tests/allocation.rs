@@ -225,10 +225,10 @@ fn a_million_messages_without_an_allocation() {
         if n % 8 == 0 {
             for server in &servers {
                 while let Ok((len, peer)) = server.recv_from(&mut room) {
-                    if let Some(response) = answer(&room[..len]) {
-                        if server.send_to(&response, peer).is_ok() {
-                            sent += 1;
-                        }
+                    if let Some(response) = answer(&room[..len])
+                        && server.send_to(&response, peer).is_ok()
+                    {
+                        sent += 1;
                     }
                 }
             }

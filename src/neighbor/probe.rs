@@ -286,7 +286,7 @@ mod tests {
         let lost = core::cell::Cell::new(0u32);
         let every_other = |_| {
             lost.set(lost.get() + 1);
-            lost.get() % 2 == 0
+            lost.get().is_multiple_of(2)
         };
         let actions = run(Reachability::Reachable, every_other, |_| true);
         assert!(
