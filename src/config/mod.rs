@@ -95,8 +95,6 @@ pub struct Datapath {
     pub mode: Mode,
     /// Whether AF_XDP sockets are bound in zero-copy mode.
     pub zero_copy: ZeroCopy,
-    /// Frames of the UMEM; `None` = computed from rings, workers and queues.
-    pub frames: Option<u32>,
     /// Whether to ask for huge pages for the UMEM.
     pub hugepages: bool,
     /// Entries of the pin table.

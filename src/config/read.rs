@@ -155,7 +155,6 @@ fn datapath(table: Reader<'_>) -> Datapath {
         zero_copy: table
             .choice("zero_copy", &zero_copies)
             .unwrap_or(ZeroCopy::Auto),
-        frames: table.integer("frames", 4096..=1 << 22),
         hugepages: table.boolean("hugepages").unwrap_or(true),
         pins: table
             .integer("pins", 1024..=pins_max)
