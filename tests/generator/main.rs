@@ -67,8 +67,13 @@ fn retransmissions_recover_what_a_lossy_path_drops() {
             }
         });
         let address = server.address;
-        // One in seven, scattered: every seventh in a row would meet the same message of each call.
-        let scattered = |count: u64| count.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        // One in seven, scattered as by chance: every seventh in a row would meet the same message
+        // of each call, and at the end the same one of the last call again and again.
+        let scattered = |count: u64| {
+            let mixed = (count + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed ^ (mixed >> 27)
+        };
         let relay = Relay::start(&[address], move |count, _| match scattered(count) % 7 {
             6 => Relayed::Lost,
             _ => Relayed::To(address),
