@@ -94,14 +94,13 @@ fn retransmissions_recover_what_a_lossy_path_drops() {
         );
         assert!(report.retransmissions > 50 || bye_from == ByeFrom::Callee);
         assert!(report.retransmissions_seen + answers.retransmissions_seen > 20);
-        assert_eq!(
-            (answers.calls, answers.answered, answers.ended),
-            (500, 500, 500)
-        );
-        assert_eq!(
-            (answers.stray, answers.unanswered, answers.in_progress),
-            (0, 0, 0)
-        );
+        assert_eq!((answers.calls, answers.answered), (500, 500));
+        assert_eq!((answers.stray, answers.in_progress), (0, 0));
+        // A caller that has answered its last BYE is gone, and that answer may be lost: its server
+        // repeats the BYE to nobody. Only the end of the run can meet it.
+        let gone = if bye_from == ByeFrom::Callee { 5 } else { 0 };
+        assert_eq!(answers.ended + answers.unanswered, 500);
+        assert!(answers.unanswered <= gone);
         assert_eq!(report.strays, counts(&[]));
     }
 }
