@@ -143,6 +143,12 @@ pub const LISTENERS_MAX: usize = 32;
 /// Networks (CIDR) per list in the configuration.
 pub const NETWORKS_MAX: usize = 1024;
 
+/// Rules of the route table; each is looked at for every request until one matches.
+pub const ROUTES_CONFIGURED_MAX: usize = 256;
+
+/// Values of one condition of a rule.
+pub const CONDITION_VALUES_MAX: usize = 1024;
+
 /// Weight of a server.
 pub const WEIGHT_MAX: u32 = 1000;
 
@@ -154,6 +160,9 @@ pub const MAGLEV_ENTRIES_PER_SERVER: usize = 100;
 
 /// Pins (Call-ID hash → server and mode) held at once, default.
 pub const PINS_DEFAULT: usize = 1 << 20;
+
+/// Pins at least, if there are any: a smaller table would evict live calls at once.
+pub const PINS_MIN: usize = 1024;
 
 /// Pins at most: 16 bytes each, 1 GiB.
 pub const PINS_MAX: usize = 1 << 26;

@@ -7,6 +7,7 @@
 mod error;
 mod read;
 mod reader;
+mod route;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use core::fmt;
 use std::path::{Path, PathBuf};
 
 pub use error::{ConfigError, Fault};
+pub use route::{Action, HeaderCondition, HeaderTest, KeySource, Peers, Route};
 
 use crate::net::{Network, SocketAddr};
 
@@ -32,7 +34,7 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Farms.
     pub pools: Vec<Pool>,
-    /// Which requests go to which pool; the first that matches counts.
+    /// What becomes of a request that no dialog leads on; the first that matches counts.
     pub routes: Vec<Route>,
     /// Peers that are neither farm nor strangers: carriers, other proxies.
     pub trusted: Vec<Network>,
@@ -97,7 +99,7 @@ pub struct Datapath {
     pub zero_copy: ZeroCopy,
     /// Whether to ask for huge pages for the UMEM.
     pub hugepages: bool,
-    /// Entries of the pin table.
+    /// Entries of the pin table; 0 = none.
     pub pins: usize,
 }
 
@@ -151,6 +153,40 @@ pub struct Listener {
     pub allow: Vec<Network>,
     /// These sources are not served.
     pub deny: Vec<Network>,
+    /// Peers that are trusted on this listener, besides those trusted on all.
+    pub trusted: Vec<Network>,
+    /// What is done for clients behind a NAT.
+    pub nat: Nat,
+    /// Whether a REGISTER gets our `Path`.
+    pub path: PathPolicy,
+    /// Whether the address may be bound before the host has it (VRRP standby).
+    pub freebind: bool,
+    /// Where XDP serves the address; `None` = the interface that has it.
+    pub interface: Option<String>,
+}
+
+/// What is done for clients behind a NAT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nat {
+    /// RFC 3261 §18.2.1 and RFC 3581 to the letter, no more.
+    Rfc,
+    /// And in-dialog requests reach a client behind a NAT by the flow that its request came by.
+    #[default]
+    Auto,
+    /// And responses go to the source port although the client did not ask for it with `rport`.
+    ForceRport,
+}
+
+/// Whether a REGISTER gets our `Path` (RFC 3327).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PathPolicy {
+    /// Never.
+    #[default]
+    Off,
+    /// If the client says that it supports it.
+    Auto,
+    /// Always; a client that does not support it gets 421.
+    Require,
 }
 
 /// How a server is addressed.
@@ -188,15 +224,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// Share of new calls, relative to the others; 0 = none.
     pub weight: u32,
-}
-
-/// A rule of the route table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Listener the request came to; `None` = any.
-    pub listener: Option<String>,
-    /// Pool it goes to.
-    pub pool: String,
+    /// Servers of the lowest value that take calls get them all; the others stand by.
+    pub priority: u8,
 }
 
 /// Prometheus page.

@@ -1,16 +1,22 @@
-//! From TOML to [`Config`]: keys, defaults, ranges, and the checks across sections.
+//! From TOML to [`Config`]: keys, defaults and ranges. What no single section can see is checked in
+//! `across`.
+
+mod across;
+mod farm;
+mod listener;
+mod route;
 
 use toml::Table;
 
+use self::farm::pool;
+use self::listener::listener;
+use self::route::route;
 use super::reader::{Faults, Reader};
 use super::{
-    Config, Datapath, Fault, Listener, Metrics, Mode, Pool, Reach, Route, Secret, SecretSource,
-    Server, Side, Sip, TokenSecret, Workers, ZeroCopy,
+    Config, Datapath, Fault, Metrics, Mode, Secret, SecretSource, Sip, TokenSecret, Workers,
+    ZeroCopy,
 };
-use crate::limits::{
-    LISTENERS_MAX, NETWORKS_MAX, PINS_DEFAULT, PINS_MAX, POOLS_MAX, SERVERS_MAX, WEIGHT_MAX,
-    WORKERS_MAX,
-};
+use crate::limits::{NETWORKS_MAX, PINS_DEFAULT, PINS_MAX, PINS_MIN, WORKERS_MAX};
 use crate::net::{Network, SocketAddr, canonical};
 
 /// Where the secret is kept unless the configuration says otherwise.
@@ -61,7 +67,7 @@ fn root(root: &Reader<'_>, faults: &Faults) -> Config {
         sip: sip(root.table("sip")),
     };
     root.finish_ref();
-    cross_checks(&config, faults);
+    across::check(&config, faults);
     config
 }
 
@@ -157,17 +163,27 @@ fn datapath(table: Reader<'_>) -> Datapath {
             .unwrap_or(ZeroCopy::Auto),
         hugepages: table.boolean("hugepages").unwrap_or(true),
         pins: table
-            .integer("pins", 1024..=pins_max)
+            .integer("pins", 0..=pins_max)
             .and_then(|n| usize::try_from(n).ok())
             .unwrap_or(PINS_DEFAULT),
     };
+    if (1..PINS_MIN).contains(&datapath.pins) {
+        let reason = format!("is neither 0 (no pins) nor at least {PINS_MIN}");
+        table.fault("pins", datapath.pins, reason);
+    }
     table.finish();
     datapath
 }
 
 /// A name that can stand in a metric label, a log line and a command.
 fn name(table: &Reader<'_>) -> Option<String> {
-    let name = table.required_string("name")?;
+    table.required_string("name")?;
+    name_of(table)
+}
+
+/// The same where it may be absent.
+fn name_of(table: &Reader<'_>) -> Option<String> {
+    let name = table.string("name")?;
     let fits = (1..=64).contains(&name.len())
         && name
             .bytes()
@@ -177,6 +193,12 @@ fn name(table: &Reader<'_>) -> Option<String> {
         table.fault("name", format!("{name:?}"), reason);
     }
     fits.then(|| name.to_owned())
+}
+
+/// A host name as in RFC 3261 §25.1, without regard to the form of its last label.
+fn is_host_name(text: &str) -> bool {
+    let host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    (1..=253).contains(&text.len()) && text.bytes().all(host)
 }
 
 /// An address and port that must be there; port 0 is not one.
@@ -212,96 +234,6 @@ fn networks(table: &Reader<'_>, key: &'static str) -> Vec<Network> {
     networks
 }
 
-fn listener(table: Reader<'_>) -> Option<Listener> {
-    let name = name(&table);
-    let address = address(&table);
-    let sides = [("outside", Side::Outside), ("farm", Side::Farm)];
-    let side = table.choice("side", &sides).unwrap_or(Side::Outside);
-    let advertise = table
-        .parsed("advertise", ADDRESS)
-        .and_then(|address| usable_address(&table, "advertise", address));
-    let aliases: Vec<String> = table.list("aliases", "a host name").unwrap_or_default();
-    for (index, alias) in aliases.iter().enumerate() {
-        let host = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
-        if alias.is_empty() || alias.len() > 253 || !alias.bytes().all(host) {
-            table.fault(
-                &format!("aliases[{index}]"),
-                format!("{alias:?}"),
-                "is not a host name",
-            );
-        }
-    }
-    let allow = networks(&table, "allow");
-    let deny = networks(&table, "deny");
-    if let (Some(address), Some(advertise)) = (address, advertise)
-        && address.is_ipv4() != advertise.is_ipv4()
-    {
-        table.fault(
-            "advertise",
-            advertise,
-            format!("is not of the family of {address}"),
-        );
-    }
-    table.finish();
-    Some(Listener {
-        name: name?,
-        address: address?,
-        side,
-        advertise,
-        aliases,
-        allow,
-        deny,
-    })
-}
-
-fn pool(table: Reader<'_>) -> Option<Pool> {
-    let name = name(&table);
-    let reaches = [
-        ("destination", Reach::Destination),
-        ("route", Reach::Route),
-        ("request-uri", Reach::RequestUri),
-    ];
-    let pool = Pool {
-        name: name.clone().unwrap_or_default(),
-        servers: table
-            .tables("servers")
-            .into_iter()
-            .filter_map(server)
-            .collect(),
-        networks: networks(&table, "networks"),
-        reach: table
-            .choice("reach", &reaches)
-            .unwrap_or(Reach::Destination),
-        udp_max_request: table
-            .integer("udp_max_request", 1300..=65_507)
-            .and_then(|n: i64| usize::try_from(n).ok()),
-    };
-    table.finish();
-    name.map(|_| pool)
-}
-
-fn server(table: Reader<'_>) -> Option<Server> {
-    let name = name(&table);
-    let address = address(&table);
-    let weight = table.integer("weight", 0..=WEIGHT_MAX).unwrap_or(1);
-    table.finish();
-    Some(Server {
-        name: name?,
-        address: address?,
-        weight,
-    })
-}
-
-fn route(table: Reader<'_>) -> Option<Route> {
-    let listener = table.string("listener").map(str::to_owned);
-    let pool = table.required_string("pool").map(str::to_owned);
-    table.finish();
-    Some(Route {
-        listener,
-        pool: pool?,
-    })
-}
-
 fn metrics(table: Reader<'_>) -> Metrics {
     let default = SocketAddr::from(([127, 0, 0, 1], 9464));
     let enabled = table.boolean("enabled").unwrap_or(true);
@@ -334,112 +266,4 @@ fn sip(table: Reader<'_>) -> Sip {
     };
     table.finish();
     sip
-}
-
-/// What no single section can see.
-fn cross_checks(config: &Config, faults: &Faults) {
-    if config.listeners.is_empty() {
-        faults.add("listeners", "", "is empty: at least one listener is needed");
-    }
-    if config.pools.is_empty() {
-        faults.add("pools", "", "is empty: at least one pool is needed");
-    }
-    if config.listeners.len() > LISTENERS_MAX {
-        faults.add(
-            "listeners",
-            config.listeners.len(),
-            format!("is over {LISTENERS_MAX}"),
-        );
-    }
-    if config.pools.len() > POOLS_MAX {
-        faults.add("pools", config.pools.len(), format!("is over {POOLS_MAX}"));
-    }
-    for (index, listener) in config.listeners.iter().enumerate() {
-        let earlier = &config.listeners[..index];
-        if earlier.iter().any(|other| other.name == listener.name) {
-            faults.add(
-                format!("listeners[{index}].name"),
-                &listener.name,
-                "is taken already",
-            );
-        }
-        if earlier
-            .iter()
-            .any(|other| other.address == listener.address)
-        {
-            faults.add(
-                format!("listeners[{index}].address"),
-                listener.address,
-                "is taken already",
-            );
-        }
-    }
-    let mut names: Vec<&str> = Vec::new();
-    let mut servers: std::collections::HashSet<&str> = std::collections::HashSet::new();
-    for (index, pool) in config.pools.iter().enumerate() {
-        if names.contains(&pool.name.as_str()) {
-            faults.add(
-                format!("pools[{index}].name"),
-                &pool.name,
-                "is taken already",
-            );
-        }
-        names.push(&pool.name);
-        if pool.servers.is_empty() {
-            faults.add(format!("pools[{index}].servers"), "", "is empty");
-        }
-        for (member, server) in pool.servers.iter().enumerate() {
-            let path = format!("pools[{index}].servers[{member}]");
-            // A name is one server everywhere: tokens and pins know it by nothing else.
-            if !servers.insert(&server.name) {
-                faults.add(format!("{path}.name"), &server.name, "is taken already");
-            }
-            if config
-                .listeners
-                .iter()
-                .any(|listener| listener.address == server.address)
-            {
-                faults.add(
-                    format!("{path}.address"),
-                    server.address,
-                    "is one of our listeners",
-                );
-            }
-        }
-    }
-    if servers.len() > SERVERS_MAX {
-        faults.add(
-            "pools",
-            format!("{} servers", servers.len()),
-            format!("is over {SERVERS_MAX}"),
-        );
-    }
-    for (index, route) in config.routes.iter().enumerate() {
-        if !names.contains(&route.pool.as_str()) {
-            faults.add(
-                format!("routes[{index}].pool"),
-                &route.pool,
-                "is not the name of a pool",
-            );
-        }
-        if let Some(name) = &route.listener
-            && !config
-                .listeners
-                .iter()
-                .any(|listener| listener.name == *name)
-        {
-            faults.add(
-                format!("routes[{index}].listener"),
-                name,
-                "is not the name of a listener",
-            );
-        }
-    }
-    if config.routes.is_empty() && config.pools.len() > 1 {
-        faults.add(
-            "routes",
-            "",
-            "is empty: with several pools each listener needs a route",
-        );
-    }
 }

@@ -143,3 +143,101 @@ fn a_metrics_page_beyond_loopback_is_refused() {
     ));
     assert!(faults[0].starts_with("metrics.address: 198.18.0.1:9464 is not a loopback address"));
 }
+
+const ROUTES: &str = r#"
+    [[routes]]
+    name = "scanners"
+    header = { name = "User-Agent", contains = "Friendly-Scanner" }
+    drop = true
+    [[routes]]
+    from = "farm"
+    schemes = ["tel", "urn:service"]
+    user_prefixes = ["+49"]
+    next_hop = "198.18.100.1:5060"
+    [[routes]]
+    listener = "clients"
+    sources = ["198.18.9.0/24"]
+    methods = ["REGISTER"]
+    domains = ["self", "*.example.org", "198.18.0.1", "[2001:db8::1]"]
+    pool = "farm"
+    key = "aor"
+    [[routes]]
+    methods = ["SUBSCRIBE"]
+    reject = 489
+    [[routes]]
+    pool = "farm"
+    key = "header:X-Tenant"
+"#;
+
+#[test]
+fn a_route_table_is_read_in_order() {
+    let config = Config::parse(&format!("{SMALL}{ROUTES}")).unwrap();
+    let actions: Vec<&Action> = config.routes.iter().map(|route| &route.action).collect();
+    let farm = |key| Action::Pool {
+        pool: "farm".to_owned(),
+        key,
+    };
+    assert_eq!(
+        actions,
+        [
+            &Action::Drop,
+            &Action::NextHop("198.18.100.1:5060".parse().unwrap()),
+            &farm(KeySource::Aor),
+            &Action::Reject(489),
+            &farm(KeySource::Header("X-Tenant".to_owned())),
+        ]
+    );
+    let scanners = config.routes[0].header.clone().unwrap();
+    assert_eq!(
+        scanners.test,
+        HeaderTest::Contains("friendly-scanner".to_owned())
+    );
+    assert_eq!(config.routes[1].from, Peers::Farm);
+    assert_eq!(config.routes[2].domains.len(), 4);
+    assert!(config.routes[4].admits_invite() && !config.routes[3].admits_invite());
+}
+
+#[test]
+fn faults_of_routes_are_named() {
+    for (route, expected) in [
+        ("pool = \"farm\"\ndrop = true", "exactly one of pool"),
+        ("listener = \"clients\"", "exactly one of pool"),
+        ("reject = 200", "400..=699"),
+        ("methods = [\"invite\"]\ndrop = true", "in capitals"),
+        ("schemes = [\"http\"]\ndrop = true", "is not sip, sips"),
+        ("domains = [\"a b\"]\ndrop = true", "is not a host name"),
+        ("reject = 403\nkey = \"aor\"", "needs a pool"),
+        ("pool = \"farm\"\nkey = \"to\"", "is not one of call-id"),
+        ("from = \"farm\"\npool = \"farm\"", "go out by next_hop"),
+        ("next_hop = \"198.18.0.1:5060\"", "one of our listeners"),
+        (
+            "listener = \"nobody\"\ndrop = true",
+            "is not the name of a listener",
+        ),
+        ("header = { contains = \"x\" }\ndrop = true", "is missing"),
+        (
+            "header = { name = \"A\", contains = \"x\", equals = \"y\" }\ndrop = true",
+            "cannot stand beside",
+        ),
+    ] {
+        let found = faults(&format!("{SMALL}[[routes]]\n{route}\n"));
+        assert!(
+            found.iter().any(|fault| fault.contains(expected)),
+            "{route}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn without_pins_no_key_may_need_one() {
+    let unpinned = "[datapath]\npins = 0\n";
+    let with = |route: &str| faults(&format!("{unpinned}{SMALL}[[routes]]\n{route}\n"));
+    let header_key = "pool = \"farm\"\nkey = \"header:X-Tenant\"";
+    assert!(with(header_key)[0].contains("cannot be told for CANCEL and ACK"));
+    let header = "pool = \"farm\"\nheader = { name = \"X-Tenant\" }";
+    assert!(with(header)[0].contains("cannot be told for CANCEL and ACK"));
+    assert!(with(&format!("{header_key}\nmethods = [\"REGISTER\"]")).is_empty());
+    assert!(with("pool = \"farm\"\nkey = \"from\"").is_empty());
+    let few = faults(&format!("[datapath]\npins = 10\n{SMALL}"));
+    assert!(few[0].contains("at least 1024"), "{few:?}");
+}

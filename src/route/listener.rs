@@ -2,7 +2,7 @@
 
 use core::fmt::Write as _;
 
-use crate::config::Side;
+use crate::config::{Nat, PathPolicy, Side};
 use crate::net::{ListenerIndex, SocketAddr, canonical};
 
 /// One served address with its precomputed text.
@@ -18,6 +18,10 @@ pub struct Listener {
     pub advertised: SocketAddr,
     /// Which side it faces.
     pub side: Side,
+    /// What is done for clients behind a NAT.
+    pub nat: Nat,
+    /// Whether a REGISTER gets our `Path`.
+    pub path: PathPolicy,
     via_prefix: Box<[u8]>,
     record_route_suffix: Box<[u8]>,
     host_port: Box<str>,
@@ -37,6 +41,8 @@ impl Listener {
             address,
             advertised,
             side: config.side,
+            nat: config.nat,
+            path: config.path,
             via_prefix: format!("Via: SIP/2.0/UDP {host_port};branch=")
                 .into_bytes()
                 .into(),
@@ -95,6 +101,11 @@ mod tests {
             aliases: vec![],
             allow: vec![],
             deny: vec![],
+            trusted: vec![],
+            nat: Nat::Auto,
+            path: PathPolicy::Off,
+            freebind: false,
+            interface: None,
         };
         Listener::new(ListenerIndex(0), &config)
     }

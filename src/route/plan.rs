@@ -430,8 +430,11 @@ impl<'c> Builder<'c> {
                     }
                 };
                 let mut pools = self.config.pools.iter().zip(0_u8..);
+                let crate::config::Action::Pool { pool: name, .. } = &route.action else {
+                    return Err(PlanError::Route(number));
+                };
                 let (_, pool) = pools
-                    .find(|(pool, _)| pool.name == route.pool)
+                    .find(|(pool, _)| pool.name == *name)
                     .ok_or(PlanError::Route(number))?;
                 Ok(Rule {
                     listener,

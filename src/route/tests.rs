@@ -3,7 +3,7 @@
 use super::*;
 use crate::affinity::{Keys, Secret};
 use crate::balance::AffinityKey;
-use crate::config::{Config, Side};
+use crate::config::{Action, Config, KeySource, Side};
 use crate::net::{ListenerIndex, PoolIndex, SocketAddr};
 
 const CONFIG: &str = r#"
@@ -216,7 +216,10 @@ fn a_failed_build_leaves_the_registry_as_it_was() {
     build(CONFIG, &mut registry);
     let slots = registry.len();
     let mut config = Config::parse(&CONFIG.replace("\"s1\"", "\"new\"")).unwrap();
-    config.routes[1].pool = "nowhere".to_owned();
+    config.routes[1].action = Action::Pool {
+        pool: "nowhere".to_owned(),
+        key: KeySource::CallId,
+    };
     assert!(matches!(
         Plan::build(&config, &mut registry, &keys()),
         Err(PlanError::Route(1))

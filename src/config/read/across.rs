@@ -1,0 +1,158 @@
+//! What no single section can see: names that must exist, addresses that must differ.
+
+use super::super::reader::Faults;
+use super::super::{Action, Config, HeaderTest, KeySource, Peers, Route};
+use crate::limits::{LISTENERS_MAX, POOLS_MAX, ROUTES_CONFIGURED_MAX, SERVERS_MAX};
+
+/// What no single section can see.
+pub(super) fn check(config: &Config, faults: &Faults) {
+    if config.listeners.is_empty() {
+        faults.add("listeners", "", "is empty: at least one listener is needed");
+    }
+    if config.pools.is_empty() {
+        faults.add("pools", "", "is empty: at least one pool is needed");
+    }
+    if config.listeners.len() > LISTENERS_MAX {
+        faults.add(
+            "listeners",
+            config.listeners.len(),
+            format!("is over {LISTENERS_MAX}"),
+        );
+    }
+    if config.pools.len() > POOLS_MAX {
+        faults.add("pools", config.pools.len(), format!("is over {POOLS_MAX}"));
+    }
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let earlier = &config.listeners[..index];
+        if earlier.iter().any(|other| other.name == listener.name) {
+            faults.add(
+                format!("listeners[{index}].name"),
+                &listener.name,
+                "is taken already",
+            );
+        }
+        if earlier
+            .iter()
+            .any(|other| other.address == listener.address)
+        {
+            faults.add(
+                format!("listeners[{index}].address"),
+                listener.address,
+                "is taken already",
+            );
+        }
+    }
+    let mut names: Vec<&str> = Vec::new();
+    let mut servers: std::collections::HashSet<&str> = std::collections::HashSet::new();
+    for (index, pool) in config.pools.iter().enumerate() {
+        if names.contains(&pool.name.as_str()) {
+            faults.add(
+                format!("pools[{index}].name"),
+                &pool.name,
+                "is taken already",
+            );
+        }
+        names.push(&pool.name);
+        if pool.servers.is_empty() {
+            faults.add(format!("pools[{index}].servers"), "", "is empty");
+        }
+        for (member, server) in pool.servers.iter().enumerate() {
+            let path = format!("pools[{index}].servers[{member}]");
+            // A name is one server everywhere: tokens and pins know it by nothing else.
+            if !servers.insert(&server.name) {
+                faults.add(format!("{path}.name"), &server.name, "is taken already");
+            }
+            if config
+                .listeners
+                .iter()
+                .any(|listener| listener.address == server.address)
+            {
+                faults.add(
+                    format!("{path}.address"),
+                    server.address,
+                    "is one of our listeners",
+                );
+            }
+        }
+    }
+    if servers.len() > SERVERS_MAX {
+        faults.add(
+            "pools",
+            format!("{} servers", servers.len()),
+            format!("is over {SERVERS_MAX}"),
+        );
+    }
+    if config.routes.len() > ROUTES_CONFIGURED_MAX {
+        let reason = format!("is over {ROUTES_CONFIGURED_MAX}");
+        faults.add("routes", config.routes.len(), reason);
+    }
+    for (index, route) in config.routes.iter().enumerate() {
+        check_route(config, &names, &format!("routes[{index}]"), route, faults);
+    }
+    if config.routes.is_empty() && config.pools.len() > 1 {
+        faults.add(
+            "routes",
+            "",
+            "is empty: with several pools each listener needs a route",
+        );
+    }
+}
+
+fn check_route(config: &Config, pools: &[&str], path: &str, route: &Route, faults: &Faults) {
+    if let Some(name) = &route.listener
+        && !config
+            .listeners
+            .iter()
+            .any(|listener| listener.name == *name)
+    {
+        let reason = "is not the name of a listener";
+        faults.add(format!("{path}.listener"), name, reason);
+    }
+    // CANCEL and ACK repeat Call-ID, From and Request-URI of their INVITE, and hardly ever anything
+    // else (RFC 3261 §9.1, §17.1.1.3). What they lack, a pin must remember.
+    let unpinned = config.datapath.pins == 0 && route.admits_invite();
+    match &route.action {
+        Action::Pool { pool, key } => {
+            if !pools.contains(&pool.as_str()) {
+                let reason = "is not the name of a pool";
+                faults.add(format!("{path}.pool"), pool, reason);
+            }
+            if unpinned && let KeySource::Header(name) = key {
+                let reason = "cannot be told for CANCEL and ACK, which lack that header: it needs \
+                              pins (datapath.pins is 0) or methods without INVITE";
+                faults.add(format!("{path}.key"), format!("header:{name}"), reason);
+            }
+            if unpinned && let Some(header) = &route.header {
+                let reason = "cannot be told for CANCEL and ACK, which lack that header: it needs \
+                              pins (datapath.pins is 0) or methods without INVITE";
+                faults.add(format!("{path}.header"), &header.name, reason);
+            }
+            if route.from == Peers::Farm {
+                let reason = "of the farm go out by next_hop; what names ourselves is balanced by \
+                              the rules without from";
+                faults.add(format!("{path}.pool"), pool, reason);
+            }
+        }
+        Action::NextHop(address) => {
+            if config
+                .listeners
+                .iter()
+                .any(|listener| listener.address == *address)
+            {
+                let reason = "is one of our listeners";
+                faults.add(format!("{path}.next_hop"), address, reason);
+            }
+        }
+        Action::Reject(_) | Action::Drop => {}
+    }
+    if let Some(header) = &route.header {
+        let (HeaderTest::Equals(text) | HeaderTest::Prefix(text) | HeaderTest::Contains(text)) =
+            &header.test
+        else {
+            return;
+        };
+        if text.is_empty() {
+            faults.add(format!("{path}.header"), "", "compares with nothing");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Listeners.
+
+use super::super::reader::Reader;
+use super::super::{Listener, Nat, PathPolicy, Side};
+use super::{ADDRESS, address, is_host_name, name, networks, usable_address};
+
+/// One `[[listeners]]` table.
+pub(super) fn listener(table: Reader<'_>) -> Option<Listener> {
+    let name = name(&table);
+    let address = address(&table);
+    let sides = [("outside", Side::Outside), ("farm", Side::Farm)];
+    let side = table.choice("side", &sides).unwrap_or(Side::Outside);
+    let advertise = table
+        .parsed("advertise", ADDRESS)
+        .and_then(|address| usable_address(&table, "advertise", address));
+    let nats = [
+        ("auto", Nat::Auto),
+        ("rfc", Nat::Rfc),
+        ("force-rport", Nat::ForceRport),
+    ];
+    let nat = table.choice("nat", &nats).unwrap_or(Nat::Auto);
+    let paths = [
+        ("off", PathPolicy::Off),
+        ("auto", PathPolicy::Auto),
+        ("require", PathPolicy::Require),
+    ];
+    let path = table.choice("path", &paths).unwrap_or(PathPolicy::Off);
+    let freebind = table.boolean("freebind").unwrap_or(false);
+    let interface = interface(&table);
+    let aliases: Vec<String> = table.list("aliases", "a host name").unwrap_or_default();
+    for (index, alias) in aliases.iter().enumerate() {
+        if !is_host_name(alias) {
+            table.fault(
+                &format!("aliases[{index}]"),
+                format!("{alias:?}"),
+                "is not a host name",
+            );
+        }
+    }
+    let allow = networks(&table, "allow");
+    let deny = networks(&table, "deny");
+    let trusted = networks(&table, "trusted");
+    if let (Some(address), Some(advertise)) = (address, advertise)
+        && address.is_ipv4() != advertise.is_ipv4()
+    {
+        table.fault(
+            "advertise",
+            advertise,
+            format!("is not of the family of {address}"),
+        );
+    }
+    table.finish();
+    Some(Listener {
+        name: name?,
+        address: address?,
+        side,
+        advertise,
+        aliases,
+        allow,
+        deny,
+        trusted,
+        nat,
+        path,
+        freebind,
+        interface,
+    })
+}
+
+/// The name of a network interface: what `dev_valid_name()` of the kernel takes.
+fn interface(table: &Reader<'_>) -> Option<String> {
+    let name = table.string("interface")?;
+    let fits = (1..16).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b"/:".contains(&byte));
+    if !fits {
+        let reason = "is not the name of a network interface";
+        table.fault("interface", format!("{name:?}"), reason);
+    }
+    fits.then(|| name.to_owned())
+}
