@@ -1,5 +1,6 @@
 //! What ties the messages of a transaction, a call and a dialog together without remembering them:
-//! four keys, four jobs, and the pins for what a changed table would tear apart.
+//! four keys, four jobs; the pins for what a changed table would tear apart, and the flows of
+//! clients that have moved.
 //!
 //! | key | made from | carried in | job |
 //! |---|---|---|---|
@@ -26,6 +27,7 @@
 mod answer;
 mod base32;
 mod branch;
+mod flows;
 mod keyed_hash;
 mod pins;
 mod route_token;
@@ -34,6 +36,7 @@ mod via_parameter;
 
 pub use answer::{ANSWER_TAG_LEN, AnswerInput, AnswerTag};
 pub use branch::{ATTEMPTS_MAX, BRANCH_LEN, Branch, BranchInput, MAGIC_COOKIE, SentBy};
+pub use flows::{ClientFlow, FlowNote, MovedFlows};
 pub use pins::{Insertion, NewPin, Pin, PinOutcome, PinUsage, Pins, Transaction};
 pub use route_token::{Binding, Pair, RouteToken, TokenText};
 pub use secret::{KEY_IDS, KeyId, KeyRing, Keys, Secret, SecretError};
