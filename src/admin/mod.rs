@@ -1,8 +1,11 @@
-//! The Prometheus page on a loopback port.
+//! How a running viaduct is looked at: the Prometheus page on a loopback port, and the control
+//! socket.
 //!
 //! Reads counters that the workers own and never makes them wait. The page is text over HTTP
 //! without authentication, so the configuration admits loopback addresses only.
 
+pub mod client;
+pub mod control;
 mod prometheus;
 
 use std::sync::Arc;

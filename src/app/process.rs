@@ -16,9 +16,10 @@ use super::network::{Network, NetworkError};
 use super::reload::restart_needed;
 use super::samples::Samples;
 use super::secret::{self, SecretError};
+use crate::admin::control::{self, ControlError, ControlSocket, SocketFile};
 use crate::admin::{self, Names, Page, Readings, ServerName};
 use crate::affinity::{Keys, Pins};
-use crate::config::{Config, ConfigError};
+use crate::config::{self, Config, ConfigError};
 use crate::datapath::Running;
 use crate::forward::Forwarder;
 use crate::metrics::WorkerMetrics;
@@ -45,6 +46,9 @@ pub(super) enum StartError {
     /// The kernel refused a thread or a descriptor.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
+    /// The control socket that the configuration names cannot be had.
+    #[error("control.socket: {0}")]
+    Control(#[from] ControlError),
     /// The metrics page has no port.
     #[error("metrics.address: cannot serve on {address}: {error}")]
     Metrics {
@@ -70,6 +74,9 @@ pub(super) struct Process {
     metrics: Vec<Arc<WorkerMetrics>>,
     network: Arc<Network>,
     running: Running<SipHandler>,
+    /// The running configuration as the control socket shows it.
+    shown: Arc<ArcSwap<Option<String>>>,
+    _control: Option<SocketFile>,
     runtime: Runtime,
 }
 
@@ -86,7 +93,9 @@ impl Process {
     /// # Errors
     /// See [`StartError`]; nothing stays behind.
     pub(super) fn start(file: &Path) -> Result<Self, StartError> {
-        let config = Config::load(file)?;
+        let (config, text) = Config::load_with_text(file)?;
+        // Before anything else is opened: another viaduct is noticed here.
+        let control = control_socket(&config)?;
         let keys = Arc::new(secret::keys(&config.secret)?);
         let mut registry = ServerRegistry::new();
         let plan = Plan::build(&config, &mut registry, &keys)?;
@@ -126,6 +135,20 @@ impl Process {
                 }
             });
         }
+        let shown = Arc::new(ArcSwap::from_pointee(config::redact(&text)));
+        let control = control.map(|socket| {
+            let (listener, file) = socket.into_parts();
+            let shown = shown.clone();
+            let asked = control::Control {
+                config: Box::new(move || (**shown.load()).clone()),
+            };
+            runtime.spawn(async move {
+                if let Err(error) = control::serve(listener, Arc::new(asked)).await {
+                    error!("control socket: {error}");
+                }
+            });
+            file
+        });
         let process = Self {
             file: file.to_owned(),
             config,
@@ -139,6 +162,8 @@ impl Process {
             metrics,
             network,
             running,
+            shown,
+            _control: control,
             runtime,
         };
         process.summary();
@@ -216,7 +241,8 @@ impl Process {
     }
 
     fn take_changes(&mut self) -> Result<(), String> {
-        let config = Config::load(&self.file).map_err(|error| error.to_string())?;
+        let (config, text) =
+            Config::load_with_text(&self.file).map_err(|error| error.to_string())?;
         let faults = restart_needed(&self.config, &config);
         if !faults.is_empty() {
             return Err(ConfigError {
@@ -233,6 +259,7 @@ impl Process {
         log_changes(&self.plan.load(), &plan);
         self.names.store(Arc::new(names(&plan)));
         self.old_plans.push(self.plan.swap(Arc::new(plan)));
+        self.shown.store(Arc::new(config::redact(&text)));
         self.config = config;
         Ok(())
     }
@@ -288,6 +315,21 @@ impl Process {
             version = env!("CARGO_PKG_VERSION"),
             "serving"
         );
+    }
+}
+
+/// The control socket that `config` asks for.
+fn control_socket(config: &Config) -> Result<Option<ControlSocket>, ControlError> {
+    let Some(path) = config.control.path() else {
+        return Ok(None);
+    };
+    match ControlSocket::bind(path) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if config.control == config::Control::Usual => {
+            warn!("no control socket: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) fn restart_needed(old: &Config, new: &Config) -> Vec<Fault> {
     fixed("workers", old.workers == new.workers);
     fixed("datapath", old.datapath == new.datapath);
     fixed("metrics", old.metrics == new.metrics);
+    fixed("control", old.control == new.control);
     fixed("listeners", old.listeners.len() == new.listeners.len());
     for (index, (old, new)) in old.listeners.iter().zip(&new.listeners).enumerate() {
         fixed(

@@ -4,9 +4,11 @@
 //! fault at once. Plain data: building tables, sockets and threads from it is the work of others.
 //! The commented reference is `deploy/viaduct.toml`, which a test loads.
 
+mod control;
 mod error;
 mod read;
 mod reader;
+mod redact;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -14,7 +16,9 @@ mod tests;
 use core::fmt;
 use std::path::{Path, PathBuf};
 
+pub use control::{CONTROL_SOCKET, Control};
 pub use error::{ConfigError, Fault};
+pub use redact::{REDACTED, redact};
 pub use route::{Action, HeaderCondition, HeaderTest, KeySource, Peers, Route};
 
 use crate::net::{Network, SocketAddr};
@@ -40,6 +44,8 @@ pub struct Config {
     pub trusted: Vec<Network>,
     /// Prometheus page.
     pub metrics: Metrics,
+    /// Control socket.
+    pub control: Control,
     /// SIP rules with a choice.
     pub sip: Sip,
 }
@@ -254,6 +260,14 @@ impl Config {
     /// # Errors
     /// Every fault found, or why the file could not be read.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        Self::load_with_text(file).map(|(config, _)| config)
+    }
+
+    /// As [`load`](Self::load), with the text that was read.
+    ///
+    /// # Errors
+    /// Every fault found, or why the file could not be read.
+    pub fn load_with_text(file: &Path) -> Result<(Self, String), ConfigError> {
         let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
             file: Some(file.to_owned()),
             faults: vec![Fault {
@@ -262,10 +276,13 @@ impl Config {
                 reason: format!("cannot be read: {error}"),
             }],
         })?;
-        Self::parse(&text).map_err(|error| ConfigError {
-            file: Some(file.to_owned()),
-            ..error
-        })
+        match Self::parse(&text) {
+            Ok(config) => Ok((config, text)),
+            Err(error) => Err(ConfigError {
+                file: Some(file.to_owned()),
+                ..error
+            }),
+        }
     }
 
     /// Checks a text.

@@ -13,8 +13,8 @@ use self::listener::listener;
 use self::route::route;
 use super::reader::{Faults, Reader};
 use super::{
-    Config, Datapath, Fault, Metrics, Mode, Secret, SecretSource, Sip, TokenSecret, Workers,
-    ZeroCopy,
+    Config, Control, Datapath, Fault, Metrics, Mode, Secret, SecretSource, Sip, TokenSecret,
+    Workers, ZeroCopy,
 };
 use crate::limits::{NETWORKS_MAX, PINS_DEFAULT, PINS_MAX, PINS_MIN, WORKERS_MAX};
 use crate::net::{Network, SocketAddr, canonical};
@@ -27,16 +27,24 @@ const NETWORK: &str = "an address or a CIDR block such as 198.18.0.0/15";
 
 /// Reads a whole file.
 pub(super) fn config(text: &str) -> Result<Config, Vec<Fault>> {
-    let table: Table = text.parse().map_err(|error: toml::de::Error| {
+    checked(&table(text)?, Faults::default())
+}
+
+/// The text as TOML.
+pub(super) fn table(text: &str) -> Result<Table, Vec<Fault>> {
+    text.parse().map_err(|error: toml::de::Error| {
         let reason = format!("is not TOML: {}", error.to_string().trim_end());
         vec![Fault {
             key: String::new(),
             value: String::new(),
             reason,
         }]
-    })?;
-    let faults = Faults::default();
-    let config = root(&Reader::root(&table, &faults), &faults);
+    })
+}
+
+/// Reads a whole table.
+pub(super) fn checked(table: &Table, faults: Faults) -> Result<Config, Vec<Fault>> {
+    let config = root(&Reader::root(table, &faults), &faults);
     let faults = faults.into_vec();
     if faults.is_empty() {
         Ok(config)
@@ -64,6 +72,7 @@ fn root(root: &Reader<'_>, faults: &Faults) -> Config {
             .collect(),
         trusted: networks(root, "trusted"),
         metrics: metrics(root.table("metrics")),
+        control: Control::read(root.table("control")),
         sip: sip(root.table("sip")),
     };
     root.finish_ref();

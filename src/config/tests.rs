@@ -241,3 +241,17 @@ fn without_pins_no_key_may_need_one() {
     let few = faults(&format!("[datapath]\npins = 10\n{SMALL}"));
     assert!(few[0].contains("at least 1024"), "{few:?}");
 }
+
+#[test]
+fn the_control_socket_is_usual_named_or_off() {
+    let control = |rest: &str| Config::parse(&format!("{SMALL}\n{rest}")).unwrap().control;
+    assert_eq!(control(""), Control::Usual);
+    assert_eq!(control("[control]\nsocket = \"\""), Control::Off);
+    let named = control("[control]\nsocket = \"/run/x/y\"");
+    assert_eq!(named.path(), Some(std::path::Path::new("/run/x/y")));
+    let relative = faults(&format!("{SMALL}\n[control]\nsocket = \"x/y\"\n"));
+    assert_eq!(
+        relative,
+        ["control.socket: \"x/y\" is not an absolute path"]
+    );
+}

@@ -1,0 +1,255 @@
+//! The control socket: a running viaduct is asked over HTTP/1 on a Unix socket of mode 0600.
+//!
+//! Who may open the socket may ask; there is no other authentication. Nothing here makes a worker
+//! wait. [`client`](super::client) is the other end.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /config` | the text of the configuration that is running, without its secrets |
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 16;
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Another process answers there.
+    #[error("{}: another viaduct serves this control socket", .0.display())]
+    Live(PathBuf),
+    /// Something else stands there; it is not removed.
+    #[error("{}: is there and is no socket", .0.display())]
+    NoSocket(PathBuf),
+    /// The system's.
+    #[error("{}: {action}: {error}", path.display())]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What came of it.
+        error: io::Error,
+    },
+}
+
+/// A bound control socket. The file goes when it is dropped.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+/// A socket's file, removed on drop.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _gone_already = fs::remove_file(&self.0);
+    }
+}
+
+impl ControlSocket {
+    /// Makes the socket, and its directory if that is absent. The file of a process that was killed
+    /// is replaced.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub fn bind(path: &Path) -> Result<Self, ControlError> {
+        let failed = |action| {
+            move |error: io::Error| ControlError::System {
+                action,
+                path: path.to_owned(),
+                error,
+            }
+        };
+        if let Some(folder) = path.parent() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(folder)
+                .map_err(failed("cannot make its directory"))?;
+        }
+        let address =
+            SocketAddrUnix::new(path).map_err(|error| failed("is no path")(error.into()))?;
+        match fs::symlink_metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => {
+                return Err(ControlError::NoSocket(path.to_owned()));
+            }
+            Ok(_) => match answers(&address) {
+                Ok(true) => return Err(ControlError::Live(path.to_owned())),
+                Ok(false) => {
+                    fs::remove_file(path).map_err(failed("cannot remove the old socket"))?;
+                }
+                Err(error) => return Err(failed("cannot be asked")(error)),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("cannot be looked at")(error)),
+        }
+        let socket = stream_socket().map_err(failed("cannot make a socket"))?;
+        bind(&socket, &address).map_err(|error| failed("cannot bind")(error.into()))?;
+        let file = SocketFile(path.to_owned());
+        // Nobody can connect before `listen`: at no moment do others get in.
+        fs::set_permissions(path, Permissions::from_mode(0o600))
+            .map_err(failed("cannot set its mode"))?;
+        listen(&socket, BACKLOG).map_err(|error| failed("cannot listen")(error.into()))?;
+        Ok(Self {
+            listener: UnixListener::from(socket),
+            file,
+        })
+    }
+
+    /// The listener and the file apart: who serves the one is not always who ends the other.
+    pub fn into_parts(self) -> (UnixListener, SocketFile) {
+        (self.listener, self.file)
+    }
+}
+
+fn stream_socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        flags,
+        None,
+    )?)
+}
+
+/// Whether a process listens at `address`. Never waits: a full backlog is an answer, too.
+fn answers(address: &SocketAddrUnix) -> io::Result<bool> {
+    match connect(&stream_socket()?, address).map_err(io::Error::from) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(true),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(false),
+        // Gone between two looks.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the control socket can be asked for.
+pub struct Control {
+    /// The text of the running configuration without its secrets; `None` if it cannot be shown.
+    pub config: Box<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+/// Serves until the future is dropped. Call it on the runtime.
+///
+/// # Errors
+/// The socket's.
+pub async fn serve(listener: UnixListener, control: Arc<Control>) -> io::Result<()> {
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    axum::serve(listener, router(control)).await
+}
+
+fn router(control: Arc<Control>) -> Router {
+    Router::new().route("/config", get(move || async move { config(&control) }))
+}
+
+fn config(control: &Control) -> Response {
+    match (control.config)() {
+        Some(text) => ([(CONTENT_TYPE, "application/toml")], text).into_response(),
+        None => (
+            StatusCode::FORBIDDEN,
+            "a secret stands in the configuration in a form that cannot be cut out\n",
+        )
+            .into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::{self, ClientError};
+    use super::*;
+
+    fn control(text: Option<&'static str>) -> Arc<Control> {
+        Arc::new(Control {
+            config: Box::new(move || text.map(str::to_owned)),
+        })
+    }
+
+    fn serving(path: &Path, text: Option<&'static str>) -> (tokio::runtime::Runtime, SocketFile) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (listener, file) = ControlSocket::bind(path).unwrap().into_parts();
+        runtime.spawn(serve(listener, control(text)));
+        (runtime, file)
+    }
+
+    #[test]
+    fn the_configuration_is_told_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/viaduct/control");
+        let (_runtime, file) = serving(&path, Some("node = 1\n"));
+        let text = client::get(&path, "/config").unwrap().text().unwrap();
+        assert_eq!(text, "node = 1\n");
+        let missing = client::get(&path, "/nothing").unwrap_err();
+        assert!(matches!(missing, ClientError::Refused { status: 404, .. }));
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_be_shown_is_refused_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let (_runtime, _file) = serving(&path, None);
+        let refused = client::get(&path, "/config").unwrap_err().to_string();
+        assert!(refused.contains("cannot be cut out"), "{refused}");
+    }
+
+    #[test]
+    fn only_its_owner_may_open_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let _socket = ControlSocket::bind(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_socket_of_the_dead_is_replaced_and_that_of_the_living_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        // What kill -9 leaves behind: the file stays, nobody listens.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let living = ControlSocket::bind(&path).unwrap();
+        let refused = ControlSocket::bind(&path).unwrap_err();
+        assert!(matches!(refused, ControlError::Live(_)), "{refused}");
+        assert!(path.exists(), "the living one lost its file");
+        drop(living);
+        assert!(ControlSocket::bind(&path).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_socket_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        fs::write(&path, "precious").unwrap();
+        let refused = ControlSocket::bind(&path).unwrap_err();
+        assert!(matches!(refused, ControlError::NoSocket(_)), "{refused}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        let long = folder.path().join("x".repeat(120));
+        assert!(ControlSocket::bind(&long).is_err());
+    }
+}
