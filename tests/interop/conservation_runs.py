@@ -9,6 +9,7 @@ import struct
 import time
 
 from lab import Lab, check, main
+from oracle import oracle
 from torture_runs import Wire
 
 
@@ -69,24 +70,25 @@ def flipped_bits():
         lab.start_viaduct()
         wire, raw = Wire(lab), Raw(lab)
         try:
-            wire.exchange(options(lab, 0))
-            raw.ipv4(options(lab, 1))
-            forwarded, _ = wire.collect()
-            check(len(forwarded) == 1, "an intact frame was not forwarded")
-            for bit in range(8):
-                message = bytearray(options(lab, 2))
-                right = None
-                def wrong(value, b=bit):
-                    return value ^ (1 << b)
-                raw.ipv4(bytes(message), udp_checksum=wrong)
-            forwarded, back = wire.collect()
-            check(not forwarded and not back, f"{len(forwarded)} flipped frames were forwarded")
-            check(lab.drops().get("udp_checksum") == 8, f"drops {lab.drops()}")
-            raw.ipv4(options(lab, 3), udp_checksum=0)
-            forwarded, _ = wire.collect()
-            check(len(forwarded) == 1, "checksum 0 (none, legal on IPv4) was not forwarded")
+            with oracle(lab) as judge:
+                wire.exchange(options(lab, 0))
+                raw.ipv4(options(lab, 1))
+                forwarded, _ = wire.collect()
+                check(len(forwarded) == 1, "an intact frame was not forwarded")
+                for bit in range(8):
+                    message = bytearray(options(lab, 2))
+                    right = None
+                    def wrong(value, b=bit):
+                        return value ^ (1 << b)
+                    raw.ipv4(bytes(message), udp_checksum=wrong)
+                forwarded, back = wire.collect()
+                check(not forwarded and not back, f"{len(forwarded)} flipped frames were forwarded")
+                check(lab.drops().get("udp_checksum") == 8, f"drops {lab.drops()}")
+                raw.ipv4(options(lab, 3), udp_checksum=0)
+                forwarded, _ = wire.collect()
+                check(len(forwarded) == 1, "checksum 0 (none, legal on IPv4) was not forwarded")
             lab.conserved()
-            return ""
+            return str(judge)
         finally:
             wire.close()
             raw.close()
@@ -99,31 +101,32 @@ def garbage():
         lab.start_viaduct()
         wire, raw = Wire(lab), Raw(lab)
         try:
-            wire.exchange(options(lab, 0))
-            good = options(lab, 1)
-            for n in range(5000):
-                raw.ipv4(random.randbytes(random.randrange(0, 1400)))
-                cut = random.randrange(0, len(good))
-                raw.ipv4(good[:cut])
-                mutated = bytearray(good)
-                for _ in range(random.randrange(1, 6)):
-                    mutated[random.randrange(len(mutated))] = random.randrange(256)
-                raw.ipv4(bytes(mutated))
-                raw.ipv4(random.choice([b"", b"\r\n\r\n", b"\0\0\0\0", b"\0\1\0\0" + random.randbytes(16), b"\xf8" + random.randbytes(30)]))
-                if n % 100 == 0:
-                    time.sleep(0.02)
-                    wire.collect(0.001)
-            for cut in range(14, 90):
-                raw.ipv4(good, cut=cut)
-            for length in (0, 7, 8, 9, 65535):
-                raw.ipv4(good, udp_length=length)
-            wire.collect(1)
-            check(lab.viaduct.poll() is None, f"viaduct has ended\n{lab.log('viaduct.log')}")
+            with oracle(lab, messages=False) as judge:
+                wire.exchange(options(lab, 0))
+                good = options(lab, 1)
+                for n in range(5000):
+                    raw.ipv4(random.randbytes(random.randrange(0, 1400)))
+                    cut = random.randrange(0, len(good))
+                    raw.ipv4(good[:cut])
+                    mutated = bytearray(good)
+                    for _ in range(random.randrange(1, 6)):
+                        mutated[random.randrange(len(mutated))] = random.randrange(256)
+                    raw.ipv4(bytes(mutated))
+                    raw.ipv4(random.choice([b"", b"\r\n\r\n", b"\0\0\0\0", b"\0\1\0\0" + random.randbytes(16), b"\xf8" + random.randbytes(30)]))
+                    if n % 100 == 0:
+                        time.sleep(0.02)
+                        wire.collect(0.001)
+                for cut in range(14, 90):
+                    raw.ipv4(good, cut=cut)
+                for length in (0, 7, 8, 9, 65535):
+                    raw.ipv4(good, udp_length=length)
+                wire.collect(1)
+                check(lab.viaduct.poll() is None, f"viaduct has ended\n{lab.log('viaduct.log')}")
             received, sent, drops = lab.conserved()
             check(received > 15000, f"only {received} datagrams arrived")
             forwarded, _ = wire.exchange(options(lab, 2))
             check(len(forwarded) == 1, "a good request is not forwarded any more")
-            return f"{received} in, {sent} out, {drops} dropped: {sorted(lab.drops())}"
+            return f"{received} in, {sent} out, {drops} dropped: {sorted(lab.drops())}; {judge.seen} with the right checksums"
         finally:
             wire.close()
             raw.close()
@@ -136,17 +139,18 @@ def silence():
         wire = Wire(lab)
         denied = lab.socket("client", "198.18.0.150", 5060)
         try:
-            forwarded, back = wire.exchange(options(lab, 1), source=denied)
-            check(not forwarded and not back, "a denied source was served")
-            for noise in (b"\r\n\r\n", b"\0\0\0\0", b""):
-                forwarded, back = wire.exchange(noise)
-                check(not forwarded and not back, f"{noise!r} had an effect")
-            check(lab.drops().get("keepalive") == 3, f"drops {lab.drops()}")
-            steering = {labels["verdict"]: value for name, labels, value in lab.metrics() if name == "steering_total"}
-            denied_count = sum(value for verdict, value in steering.items() if "den" in verdict)
-            check(denied_count == 1, f"steering {steering}")
+            with oracle(lab) as judge:
+                forwarded, back = wire.exchange(options(lab, 1), source=denied)
+                check(not forwarded and not back, "a denied source was served")
+                for noise in (b"\r\n\r\n", b"\0\0\0\0", b""):
+                    forwarded, back = wire.exchange(noise)
+                    check(not forwarded and not back, f"{noise!r} had an effect")
+                check(lab.drops().get("keepalive") == 3, f"drops {lab.drops()}")
+                steering = {labels["verdict"]: value for name, labels, value in lab.metrics() if name == "steering_total"}
+                denied_count = sum(value for verdict, value in steering.items() if "den" in verdict)
+                check(denied_count == 1, f"steering {steering}")
             lab.conserved()
-            return ""
+            return str(judge)
         finally:
             wire.close()
             denied.close()
@@ -158,17 +162,18 @@ def workers():
         lab.start_viaduct()
         wire = Wire(lab)
         try:
-            servers = {}
-            for n in range(200):
-                for _ in range(2):
-                    forwarded, _ = wire.exchange(options(lab, n), seconds=0.2)
-                    check(len(forwarded) == 1, f"request {n}: {len(forwarded)} copies")
-                    server, data, _ = forwarded[0]
-                    check(servers.setdefault(n, (server, data)) == (server, data), f"request {n} changed")
+            with oracle(lab) as judge:
+                servers = {}
+                for n in range(200):
+                    for _ in range(2):
+                        forwarded, _ = wire.exchange(options(lab, n), seconds=0.2)
+                        check(len(forwarded) == 1, f"request {n}: {len(forwarded)} copies")
+                        server, data, _ = forwarded[0]
+                        check(servers.setdefault(n, (server, data)) == (server, data), f"request {n} changed")
             check(lab.total("hand_over_out_total") > 0, "nothing was handed over")
             check(lab.total("hand_over_in_total") == lab.total("hand_over_out_total"), "hand-overs were lost")
             lab.conserved()
-            return f"{lab.total('hand_over_out_total')} handed over"
+            return f"{lab.total('hand_over_out_total')} handed over; {judge}"
         finally:
             wire.close()
 

@@ -6,6 +6,7 @@ import signal
 import time
 
 from lab import VIADUCT, Failure, Lab, check, main
+from oracle import oracle
 from torture_runs import Wire
 
 
@@ -33,49 +34,51 @@ def kill_nine():
     """kill -9 under load: nothing stays behind, a new one serves at once, calls can be hung up."""
     with Lab() as lab:
         lab.start_viaduct()
-        processes = answerers(lab)
-        load = generator(lab, "--rate", "300", "--duration", "10s", "--hold", "3s")
-        time.sleep(4)
-        check(lab.total("xdp_in_total") > 1000, "there was no load before the kill")
-        lab.viaduct.kill()
-        lab.viaduct.wait()
-        _, links = lab.run("lb", ["ip", "link", "show"], 5)
-        check("xdp" not in links, f"an XDP program stayed behind:\n{links}")
-        seconds = lab.start_viaduct()
-        # A call through the new one, to know that it serves and not only that it runs.
-        check(seconds < 2, f"the new one served after {seconds:.2f} s")
-        calls, servers = finish(lab, load, processes, 60)
+        with oracle(lab) as judge:
+            processes = answerers(lab)
+            load = generator(lab, "--rate", "300", "--duration", "10s", "--hold", "3s")
+            time.sleep(4)
+            check(lab.total("xdp_in_total") > 1000, "there was no load before the kill")
+            lab.viaduct.kill()
+            lab.viaduct.wait()
+            _, links = lab.run("lb", ["ip", "link", "show"], 5)
+            check("xdp" not in links, f"an XDP program stayed behind:\n{links}")
+            seconds = lab.start_viaduct()
+            # A call through the new one, to know that it serves and not only that it runs.
+            check(seconds < 2, f"the new one served after {seconds:.2f} s")
+            calls, servers = finish(lab, load, processes, 60)
         strays = sum(server["stray"] for server in servers)
         check(calls["failed"] == 0, f"{calls['failed']} of {calls['offered']} calls failed: {calls['failures']}")
         check(strays == 0, f"{strays} in-dialog requests at a server that did not know the call")
         check(lab.viaduct.poll() is None, "the new viaduct has ended")
-        return f"serving after {seconds:.2f} s, {calls['answered']} calls, {calls['retransmissions']} retransmissions"
+        return f"serving after {seconds:.2f} s, {calls['answered']} calls, {calls['retransmissions']} retransmissions; {judge}"
 
 
 def reload_under_load():
     """Reload that removes and adds a server under load: no call fails; a bad file changes nothing."""
     with Lab() as lab:
         lab.start_viaduct(lab.config(servers=["server1", "server2"]))
-        processes = answerers(lab)
-        load = generator(lab, "--rate", "500", "--duration", "8s", "--hold", "2s")
-        time.sleep(2)
-        lab.reload(lab.config())
-        time.sleep(2)
-        lab.reload(lab.config(servers=["server2", "server3"]))
-        time.sleep(1)
-        version = lab.total("configuration_version")
-        (lab.path / "viaduct.toml").write_text("[[listeners]]\nname = 3\n")
-        lab.viaduct.send_signal(signal.SIGHUP)
-        time.sleep(0.5)
-        check(lab.total("configuration_version") == version, "a bad file was taken")
-        check(lab.total("reloads_refused_total") == 1, "the refusal was not counted")
-        check("listeners[0].name" in lab.log("viaduct.log"), "the log does not name the bad key")
-        calls, servers = finish(lab, load, processes, 60)
+        with oracle(lab) as judge:
+            processes = answerers(lab)
+            load = generator(lab, "--rate", "500", "--duration", "8s", "--hold", "2s")
+            time.sleep(2)
+            lab.reload(lab.config())
+            time.sleep(2)
+            lab.reload(lab.config(servers=["server2", "server3"]))
+            time.sleep(1)
+            version = lab.total("configuration_version")
+            (lab.path / "viaduct.toml").write_text("[[listeners]]\nname = 3\n")
+            lab.viaduct.send_signal(signal.SIGHUP)
+            time.sleep(0.5)
+            check(lab.total("configuration_version") == version, "a bad file was taken")
+            check(lab.total("reloads_refused_total") == 1, "the refusal was not counted")
+            check("listeners[0].name" in lab.log("viaduct.log"), "the log does not name the bad key")
+            calls, servers = finish(lab, load, processes, 60)
         strays = sum(server["stray"] for server in servers)
         check(calls["failed"] == 0, f"{calls['failed']} of {calls['offered']} calls failed: {calls['failures']}")
         check(strays == 0, f"{strays} in-dialog requests at a server that did not know the call")
         lab.conserved()
-        return f"{calls['answered']} calls over three configurations"
+        return f"{calls['answered']} calls over three configurations; {judge}"
 
 
 def reload_while_ringing():
@@ -84,18 +87,19 @@ def reload_while_ringing():
         lab.start_viaduct()
         wire = Wire(lab)
         try:
-            pending = []
-            for n in range(20):
-                pending.append((n, *_request(lab, wire, n, "INVITE")))
-            for servers in (["server1"], ["server2", "server3"], ["server3"], ["server1", "server2", "server3"]):
-                lab.reload(lab.config(servers=servers))
-                for n, server, branch in pending:
-                    for method in ("INVITE", "CANCEL", "ACK"):
-                        now, its_branch = _request(lab, wire, n, method)
-                        check(now is server, f"{method} of call {n} went to another server under {servers}")
-                        check(its_branch == branch, f"{method} of call {n} has another branch")
+            with oracle(lab) as judge:
+                pending = []
+                for n in range(20):
+                    pending.append((n, *_request(lab, wire, n, "INVITE")))
+                for servers in (["server1"], ["server2", "server3"], ["server3"], ["server1", "server2", "server3"]):
+                    lab.reload(lab.config(servers=servers))
+                    for n, server, branch in pending:
+                        for method in ("INVITE", "CANCEL", "ACK"):
+                            now, its_branch = _request(lab, wire, n, method)
+                            check(now is server, f"{method} of call {n} went to another server under {servers}")
+                            check(its_branch == branch, f"{method} of call {n} has another branch")
             lab.conserved()
-            return f"{len(pending)} ringing calls, 4 reloads"
+            return f"{len(pending)} ringing calls, 4 reloads; {judge}"
         finally:
             wire.close()
 

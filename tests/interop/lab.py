@@ -16,7 +16,8 @@ import time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-VIADUCT = ROOT / "target/release/viaduct"
+# A binary that is already built, for instance a debug build; else the release build of this tree.
+VIADUCT = pathlib.Path(os.environ.get("VIADUCT_BINARY", ROOT / "target/release/viaduct"))
 METRICS_PORT = 19464
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
@@ -33,7 +34,9 @@ def check(condition, text):
 
 
 def build():
-    """Builds the release binary, quietly."""
+    """Builds the release binary, quietly, unless VIADUCT_BINARY names one."""
+    if "VIADUCT_BINARY" in os.environ:
+        return
     subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
 
 
@@ -46,6 +49,8 @@ class Lab:
         self.prefix = f"vi{os.getpid()}-"
         self.processes = []
         self.viaduct = None
+        # Namespaces in which a viaduct runs, and their arms.
+        self.balancers = {"lb": arms}
 
     # ---- addresses -----------------------------------------------------------------------------
 
@@ -88,6 +93,19 @@ class Lab:
             self.__exit__(None, None, None)
             raise
         return self
+
+    def add(self, name, bridge, *addresses):
+        """Joins a namespace, made if it is new, to a bridge by one more interface."""
+        subprocess.run([ROOT / "scripts/lab", "add", self.prefix, name, bridge, *addresses], check=True)
+
+    def command(self, namespace, *words, seconds=10):
+        """Runs a command that must succeed in a namespace; returns what it prints."""
+        code, output = self.run(namespace, words, seconds)
+        check(code == 0, f"{' '.join(map(str, words))} in {namespace}: exit {code}: {output}")
+        return output
+
+    def mac(self, namespace, interface="eth0"):
+        return self.command(namespace, "cat", f"/sys/class/net/{interface}/address").strip()
 
     def __exit__(self, *_):
         for process in reversed(self.processes):
@@ -171,19 +189,25 @@ class Lab:
 
     def start_viaduct(self, text=None):
         """Starts viaduct and waits until it serves; returns the seconds that took."""
-        file = self.path / "viaduct.toml"
-        file.write_text(text or self.config())
         begin = time.monotonic()
-        self.viaduct = self.popen("lb", [VIADUCT, "run", "--config", file], "viaduct.log")
+        self.viaduct = self.serve("lb", text or self.config(), "viaduct")
+        return time.monotonic() - begin
+
+    def serve(self, namespace, text, name):
+        """Starts one more viaduct in a namespace and waits until it serves; returns its process."""
+        file = self.path / f"{name}.toml"
+        file.write_text(text)
+        begin = time.monotonic()
+        process = self.popen(namespace, [VIADUCT, "run", "--config", file], f"{name}.log")
         while time.monotonic() - begin < 15:
-            if self.viaduct.poll() is not None:
+            if process.poll() is not None:
                 break
             try:
-                self.metrics()
-                return time.monotonic() - begin
+                self.metrics(namespace)
+                return process
             except OSError:
                 time.sleep(0.02)
-        raise Failure(f"viaduct did not start:\n{self.log('viaduct.log')}")
+        raise Failure(f"viaduct did not start:\n{self.log(f'{name}.log')}")
 
     def reload(self, text):
         """Writes a new configuration, sends SIGHUP and waits until it counts."""
@@ -198,7 +222,7 @@ class Lab:
             time.sleep(0.02)
         raise Failure(f"the reload did not happen:\n{self.log('viaduct.log')}")
 
-    def metrics(self):
+    def metrics(self, namespace="lb"):
         """[(name, labels, value)] of the metrics page."""
         def fetch():
             url = f"http://127.0.0.1:{METRICS_PORT}/metrics"
@@ -206,12 +230,12 @@ class Lab:
                 return page.read().decode()
         sample = re.compile(r"^viaduct_(\w+)(?:\{(.*)\})? ([0-9.eE+-]+)$")
         label = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-        found = (sample.match(line) for line in self.inside("lb", fetch).splitlines())
+        found = (sample.match(line) for line in self.inside(namespace, fetch).splitlines())
         return [(m[1], dict(label.findall(m[2] or "")), float(m[3])) for m in found if m]
 
-    def total(self, name, **labels):
+    def total(self, name, namespace="lb", **labels):
         """Sum of a metric over all labels but those given."""
-        return int(sum(value for metric, has, value in self.metrics()
+        return int(sum(value for metric, has, value in self.metrics(namespace)
                        if metric == name and all(has.get(k) == v for k, v in labels.items())))
 
     def log(self, name, lines=40):

@@ -12,6 +12,7 @@ import select
 import time
 
 from lab import ROOT, Lab, check, main
+from oracle import oracle
 
 DATA = ROOT / "tests/data"
 # The next hops that Routes of the corpus name: we are that proxy. A stranger's Route to anybody
@@ -138,16 +139,17 @@ def torture(corpus, family):
             wire = Wire(lab)
             try:
                 faults, count = [], 0
-                for case in cases(corpus):
-                    count += 1
-                    try:
-                        run_case(wire, corpus, case)
-                    except Exception as error:  # one bad case must not hide the others
-                        faults.append(str(error))
+                with oracle(lab, messages=False) as judge:
+                    for case in cases(corpus):
+                        count += 1
+                        try:
+                            run_case(wire, corpus, case)
+                        except Exception as error:  # one bad case must not hide the others
+                            faults.append(str(error))
                 check(not faults, f"{len(faults)} of {count}:\n    " + "\n    ".join(faults))
                 lab.conserved()
                 check(lab.viaduct.poll() is None, "viaduct has ended")
-                return f"{count} messages"
+                return f"{count} messages; {judge.seen} sent by viaduct with the right checksums"
             finally:
                 wire.close()
     return run
@@ -159,26 +161,32 @@ def fragments():
         lab.start_viaduct()
         wire = Wire(lab)
         try:
-            for n in range(20):
-                servers = []
-                for size, cseq in ((0, 1), (2000, 2)):
-                    body = b"x" * size
-                    invite = (f"INVITE {lab.uri()} SIP/2.0\r\nVia: SIP/2.0/UDP {lab.client}:5060;branch=z9hG4bKf{n}c{cseq};rport\r\n"
-                              f"Max-Forwards: 70\r\nFrom: <sip:f@{lab.client}>;tag=f{n}\r\nTo: <{lab.uri()}>\r\n"
-                              f"Call-ID: twin-{n}\r\nCSeq: {cseq} INVITE\r\nContact: <sip:f@{lab.client}>\r\n"
-                              f"Subject: {'y' * 150}\r\nContent-Type: text/plain\r\nContent-Length: {size}\r\n\r\n").encode() + body
-                    forwarded, _ = wire.exchange(invite)
-                    check(len(forwarded) == 1, f"twin {n}: {len(forwarded)} copies of {len(invite)} bytes arrived")
-                    servers.append(forwarded[0][0])
-                    check(forwarded[0][1].split(b"\r\n\r\n", 1)[1] == body, "the body is not what was sent")
-                check(servers[0] is servers[1], f"twin {n} went to another server")
+            with oracle(lab) as judge:
+                twins(lab, wire)
             kernel = lab.total("kernel_in_total")
             check(kernel == 20, f"{kernel} datagrams by the kernel path, 20 expected")
             check(lab.total("kernel_leak_total") == 0, "short datagrams leaked to the kernel path")
             lab.conserved()
-            return "20 pairs"
+            return f"20 pairs; {judge}"
         finally:
             wire.close()
+
+
+def twins(lab, wire):
+    """20 pairs of a short INVITE and one in fragments, of one Call-ID."""
+    for n in range(20):
+        servers = []
+        for size, cseq in ((0, 1), (2000, 2)):
+            body = b"x" * size
+            invite = (f"INVITE {lab.uri()} SIP/2.0\r\nVia: SIP/2.0/UDP {lab.client}:5060;branch=z9hG4bKf{n}c{cseq};rport\r\n"
+                      f"Max-Forwards: 70\r\nFrom: <sip:f@{lab.client}>;tag=f{n}\r\nTo: <{lab.uri()}>\r\n"
+                      f"Call-ID: twin-{n}\r\nCSeq: {cseq} INVITE\r\nContact: <sip:f@{lab.client}>\r\n"
+                      f"Subject: {'y' * 150}\r\nContent-Type: text/plain\r\nContent-Length: {size}\r\n\r\n").encode() + body
+            forwarded, _ = wire.exchange(invite)
+            check(len(forwarded) == 1, f"twin {n}: {len(forwarded)} copies of {len(invite)} bytes arrived")
+            servers.append(forwarded[0][0])
+            check(forwarded[0][1].split(b"\r\n\r\n", 1)[1] == body, "the body is not what was sent")
+        check(servers[0] is servers[1], f"twin {n} went to another server")
 
 
 if __name__ == "__main__":
