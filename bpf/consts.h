@@ -29,13 +29,22 @@
 #define FAMILY_IPV4 4
 #define FAMILY_IPV6 6
 
+/* Bits of `flags` in struct vip. */
+#define VIP_LIMITED 1
+#define VIP_LIMIT_DRY_RUN 2
+
 /*
- * What became of a frame. Everything between VERDICT_DISABLED and VERDICT_NO_SOCKET goes to the
- * kernel stack (XDP_PASS), everything from VERDICT_DENIED on is dropped (XDP_DROP).
+ * What became of a frame. Everything before VERDICT_DISABLED was given to a socket (XDP_REDIRECT),
+ * everything between VERDICT_DISABLED and VERDICT_NO_SOCKET goes to the kernel stack (XDP_PASS),
+ * everything from VERDICT_DENIED on is dropped (XDP_DROP).
  */
 enum steer_verdict {
 	/* Given to the AF_XDP socket of a worker. */
 	VERDICT_REDIRECTED = 0,
+	/* The same, and without the dry run it were VERDICT_RATE_LIMITED. */
+	VERDICT_RATE_LIMITED_DRY,
+	/* The same, and without the dry run it were VERDICT_STRANGERS_LIMITED. */
+	VERDICT_STRANGERS_LIMITED_DRY,
 
 	/* The kill switch is off. */
 	VERDICT_DISABLED,
@@ -60,6 +69,10 @@ enum steer_verdict {
 	VERDICT_DENIED,
 	/* The listener has an allow list and the source is not on it. */
 	VERDICT_NOT_ALLOWED,
+	/* The source sends more than one source may. */
+	VERDICT_RATE_LIMITED,
+	/* The source is a stranger, and strangers together send more than they may. */
+	VERDICT_STRANGERS_LIMITED,
 
 	VERDICT_COUNT
 };

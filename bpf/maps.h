@@ -52,6 +52,28 @@ struct {
 	__type(value, __u32);
 } sources SEC(".maps");
 
+/* Buckets of sources that the farm has accepted: entered by user space alone, so that no flood can
+ * fill it, however many addresses it forges. Drained here. Size: limit.sources, set by the loader;
+ * the source that has sent nothing for longest makes room. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct bucket_key);
+	__type(value, __u64);
+} known SEC(".maps");
+
+/* Buckets of all others: entered and drained here. One that is pushed out and comes back starts
+ * full, which costs no more than one burst. Size as above. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct bucket_key);
+	__type(value, __u64);
+} strangers SEC(".maps");
+
+/* The bucket of all strangers together. Every CPU reads it, few write: see take(). */
+__u64 strangers_due SEC(".bss");
+
 /* Sockets at (interface × queues + queue) × workers + worker. Written once, before the program is
  * attached; the kernel empties a slot when its socket is closed. Size set by the loader. */
 struct {

@@ -3,7 +3,7 @@
  * steer: which frames go to a worker's AF_XDP socket, and to which.
  *
  * Classify and redirect, nothing else; policy stays in user space. A UDP datagram to a VIP from a
- * source that the listener takes is redirected. Whatever the program does not know goes to the
+ * source that the listener takes, and that does not send too much, is redirected. Whatever the program does not know goes to the
  * kernel, where an ordinary UDP socket on the same VIP runs the same code over it; so does a
  * datagram whose slot is empty, because its worker is not there yet or not any more.
  *
@@ -15,22 +15,10 @@
 #include <bpf/bpf_helpers.h>
 
 #include "consts.h"
+#include "limit.h"
 #include "maps.h"
 #include "parse.h"
 #include "structs.h"
-
-/* Whether the source is on the list. */
-static __always_inline int listed(__u32 list, const struct datagram *datagram)
-{
-	struct source_key key = {
-		.prefix_len = (sizeof(key) - sizeof(key.prefix_len)) * 8,
-		.list = list,
-		.family = datagram->destination.family,
-		.address = datagram->source,
-	};
-
-	return bpf_map_lookup_elem(&sources, &key) != NULL;
-}
 
 /* Position of the interface in the configuration, INTERFACES_MAX if it has none. */
 static __always_inline __u32 interface_position(__u32 ifindex)
@@ -55,7 +43,7 @@ static __always_inline enum steer_verdict classify(struct xdp_md *ctx)
 	void *end = (void *)(long)ctx->data_end;
 	__u32 queue = ctx->rx_queue_index;
 	struct datagram datagram = {};
-	enum steer_verdict verdict;
+	enum steer_verdict verdict, taken = VERDICT_REDIRECTED;
 	__u32 *enabled, position, zero = 0;
 	struct vip *vip;
 
@@ -74,6 +62,11 @@ static __always_inline enum steer_verdict classify(struct xdp_md *ctx)
 		return VERDICT_DENIED;
 	if (vip->allow && !listed(vip->allow, &datagram))
 		return VERDICT_NOT_ALLOWED;
+	if (vip->flags & VIP_LIMITED) {
+		taken = limit(vip, &datagram);
+		if (taken >= VERDICT_DENIED)
+			return taken;
+	}
 
 	if (end - data > frame_len_max)
 		return VERDICT_TOO_LONG;
@@ -84,7 +77,7 @@ static __always_inline enum steer_verdict classify(struct xdp_md *ctx)
 	if (bpf_redirect_map(&xsks, (position * queues + queue) * workers + worker(queue),
 			     XDP_PASS) != XDP_REDIRECT)
 		return VERDICT_NO_SOCKET;
-	return VERDICT_REDIRECTED;
+	return taken;
 }
 
 SEC("xdp")
@@ -95,7 +88,7 @@ int steer(struct xdp_md *ctx)
 
 	if (count)
 		*count += 1;
-	if (verdict == VERDICT_REDIRECTED)
+	if (verdict < VERDICT_DISABLED)
 		return XDP_REDIRECT;
 	return verdict >= VERDICT_DENIED ? XDP_DROP : XDP_PASS;
 }

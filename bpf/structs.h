@@ -22,13 +22,31 @@ struct vip_key {
 	__u32 port;
 };
 
-/* Whose VIP it is and who may send to it. Source lists are named by a number that is never used
- * twice: a changed list is a new list, and the update of this value is the switch. 0 = no list. */
+/* Whose VIP it is, who may send to it and how much. Source lists are named by a number that is
+ * never used twice: a changed list is a new list, and the update of this value is the switch. 0 =
+ * no list. The rates stand here and not in a map of their own, so that a limiter that is off costs
+ * one bit of a word that was read anyway, and one that changes does so as a whole. */
 struct vip {
 	__u16 listener;
 	__u16 flags;
 	__u32 deny;
 	__u32 allow;
+	/* Sources that are never limited. */
+	__u32 exempt;
+	/* Nanoseconds per datagram of one source, and how far it may be ahead of that. */
+	__u64 interval;
+	__u64 tolerance;
+	/* The same of all strangers together; interval 0 = no such limit. */
+	__u64 strangers_interval;
+	__u64 strangers_tolerance;
+};
+
+/* Whose datagrams are counted together: an IPv4 address, or the first half of an IPv6 address,
+ * since whoever has one address of a /64 has them all (RFC 4291 section 2.5.4). The family keeps
+ * ::/64 from meaning 0.0.0.0. */
+struct bucket_key {
+	__u32 family;
+	__u32 words[2];
 };
 
 /* Longest prefix match over (list, family, address); `prefix_len` counts all three. */
@@ -54,9 +72,15 @@ struct datagram {
 _Static_assert(sizeof(struct vip_key) == 24, "vip_key");
 ASSERT_OFFSET(struct vip_key, family, 16);
 ASSERT_OFFSET(struct vip_key, port, 20);
-_Static_assert(sizeof(struct vip) == 12, "vip");
+_Static_assert(sizeof(struct vip) == 48, "vip");
 ASSERT_OFFSET(struct vip, deny, 4);
 ASSERT_OFFSET(struct vip, allow, 8);
+ASSERT_OFFSET(struct vip, exempt, 12);
+ASSERT_OFFSET(struct vip, interval, 16);
+ASSERT_OFFSET(struct vip, tolerance, 24);
+ASSERT_OFFSET(struct vip, strangers_interval, 32);
+ASSERT_OFFSET(struct vip, strangers_tolerance, 40);
+_Static_assert(sizeof(struct bucket_key) == 12, "bucket_key");
 _Static_assert(sizeof(struct source_key) == 28, "source_key");
 ASSERT_OFFSET(struct source_key, list, 4);
 ASSERT_OFFSET(struct source_key, family, 8);

@@ -179,6 +179,21 @@ pub const ANSWER_SOURCES: usize = 4096;
 pub const VIPS_MAX: usize = 256;
 const _: () = assert!(VIPS_MAX >= LISTENERS_MAX);
 
-/// Networks in all source lists of the steering program together: an allow and a deny list of full
-/// length for every listener.
-pub const SOURCE_NETWORKS_MAX: usize = 2 * LISTENERS_MAX * NETWORKS_MAX;
+/// Networks that a listener's limiter exempts: farm, trusted peers and whitelist together.
+pub const EXEMPT_NETWORKS_MAX: usize = 8 * NETWORKS_MAX;
+const _: () = assert!(EXEMPT_NETWORKS_MAX >= SERVERS_MAX);
+
+/// Networks in all source lists of the steering program together: an allow, a deny and an exempt
+/// list of full length for every listener.
+pub const SOURCE_NETWORKS_MAX: usize = LISTENERS_MAX * (2 * NETWORKS_MAX + EXEMPT_NETWORKS_MAX);
+
+/// Sources whose datagrams the limiter counts at once, known ones and strangers each: some 90 bytes
+/// of kernel memory for each, taken at start.
+pub const LIMIT_SOURCES_DEFAULT: u32 = 65_536;
+
+/// Counted sources at least: the kernel's LRU keeps some free for each CPU and pushes out early in a
+/// smaller map.
+pub const LIMIT_SOURCES_MIN: u32 = 1024;
+
+/// Counted sources at most: 2 × 90 MB.
+pub const LIMIT_SOURCES_MAX: u32 = 1 << 20;

@@ -33,6 +33,20 @@ fn every_drop_reason_has_a_row() {
 }
 
 #[test]
+fn every_verdict_of_the_steering_program_has_a_row_and_no_other_has() {
+    let readme = readme();
+    let table = readme.split("| verdict | what happened |").nth(1).unwrap();
+    let told: Vec<&str> = table
+        .lines()
+        .skip(2)
+        .map_while(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    let verdicts = viaduct::bpf::SteerVerdict::ALL.iter();
+    let shown: Vec<&str> = verdicts.map(|verdict| verdict.as_str()).collect();
+    assert_eq!(told, shown);
+}
+
+#[test]
 fn every_metric_has_a_row_and_every_row_a_metric() {
     let server = ServerName {
         index: ServerIndex(0),

@@ -379,6 +379,7 @@ fn vips(config: &Config) -> Vec<(SocketAddr, Vip)> {
             listener: index,
             allow: listener.allow.clone(),
             deny: listener.deny.clone(),
+            limit: None,
         };
         (listener.address, vip)
     };

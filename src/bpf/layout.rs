@@ -5,6 +5,7 @@
 
 use core::mem::{offset_of, size_of};
 
+use super::limit::BucketSizes;
 use crate::net::{IpAddr, ListenerIndex, Network, SocketAddr, canonical};
 
 /// `FAMILY_IPV4`, `FAMILY_IPV6`.
@@ -38,6 +39,10 @@ macro_rules! steer_verdicts {
 steer_verdicts! {
     /// Given to the AF_XDP socket of a worker.
     Redirected = "redirected",
+    /// The same; without the dry run it were [`RateLimited`](Self::RateLimited).
+    RateLimitedDry = "rate_limited_dry",
+    /// The same; without the dry run it were [`StrangersLimited`](Self::StrangersLimited).
+    StrangersLimitedDry = "strangers_limited_dry",
     /// Passed to the kernel: the kill switch is off.
     Disabled = "disabled",
     /// Passed: the frame ends inside its headers.
@@ -60,6 +65,10 @@ steer_verdicts! {
     Denied = "denied",
     /// Dropped: the listener has an allow list and the source is not on it.
     NotAllowed = "not_allowed",
+    /// Dropped: the source sends more than one source may.
+    RateLimited = "rate_limited",
+    /// Dropped: the source is a stranger, and strangers together send more than they may.
+    StrangersLimited = "strangers_limited",
 }
 
 /// What the program returns for a verdict.
@@ -96,8 +105,10 @@ impl SteerVerdict {
     /// The action that goes with the verdict.
     pub const fn action(self) -> Action {
         match self {
-            Self::Redirected => Action::Redirect,
-            Self::Denied | Self::NotAllowed => Action::Drop,
+            Self::Redirected | Self::RateLimitedDry | Self::StrangersLimitedDry => Action::Redirect,
+            Self::Denied | Self::NotAllowed | Self::RateLimited | Self::StrangersLimited => {
+                Action::Drop
+            }
             _ => Action::Pass,
         }
     }
@@ -147,6 +158,18 @@ impl VipKey {
     }
 }
 
+/// `VIP_LIMITED`, `VIP_LIMIT_DRY_RUN`.
+const VIP_LIMITED: u16 = 1;
+const VIP_LIMIT_DRY_RUN: u16 = 2;
+
+/// Numbers of a VIP's source lists, 0 for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ListNumbers {
+    pub(super) deny: u32,
+    pub(super) allow: u32,
+    pub(super) exempt: u32,
+}
+
 /// `struct vip`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -155,20 +178,47 @@ pub(super) struct VipValue {
     flags: u16,
     deny: u32,
     allow: u32,
+    exempt: u32,
+    interval: u64,
+    tolerance: u64,
+    strangers_interval: u64,
+    strangers_tolerance: u64,
 }
 
-const _: () = assert!(size_of::<VipValue>() == 12);
+const _: () = assert!(size_of::<VipValue>() == 48);
 const _: () = assert!(offset_of!(VipValue, deny) == 4);
 const _: () = assert!(offset_of!(VipValue, allow) == 8);
+const _: () = assert!(offset_of!(VipValue, exempt) == 12);
+const _: () = assert!(offset_of!(VipValue, interval) == 16);
+const _: () = assert!(offset_of!(VipValue, tolerance) == 24);
+const _: () = assert!(offset_of!(VipValue, strangers_interval) == 32);
+const _: () = assert!(offset_of!(VipValue, strangers_tolerance) == 40);
 
 impl VipValue {
-    /// Lists are numbers from `sources`, 0 for none.
-    pub(super) fn new(listener: ListenerIndex, deny: u32, allow: u32) -> Self {
+    /// Lists are numbers from `sources`; without `limit` everything passes.
+    pub(super) fn new(
+        listener: ListenerIndex,
+        lists: ListNumbers,
+        limit: Option<BucketSizes>,
+    ) -> Self {
+        let mut flags = 0;
+        if let Some(limit) = &limit {
+            flags |= VIP_LIMITED;
+            if limit.dry_run {
+                flags |= VIP_LIMIT_DRY_RUN;
+            }
+        }
+        let sizes = limit.unwrap_or_default();
         Self {
             listener: u16::from(listener.0),
-            flags: 0,
-            deny,
-            allow,
+            flags,
+            deny: lists.deny,
+            allow: lists.allow,
+            exempt: lists.exempt,
+            interval: sizes.interval,
+            tolerance: sizes.tolerance,
+            strangers_interval: sizes.strangers_interval,
+            strangers_tolerance: sizes.strangers_tolerance,
         }
     }
 
@@ -177,7 +227,39 @@ impl VipValue {
         bytes[..2].copy_from_slice(&self.listener.to_ne_bytes());
         bytes[2..4].copy_from_slice(&self.flags.to_ne_bytes());
         bytes[4..8].copy_from_slice(&self.deny.to_ne_bytes());
-        bytes[8..].copy_from_slice(&self.allow.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&self.allow.to_ne_bytes());
+        bytes[12..16].copy_from_slice(&self.exempt.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&self.interval.to_ne_bytes());
+        bytes[24..32].copy_from_slice(&self.tolerance.to_ne_bytes());
+        bytes[32..40].copy_from_slice(&self.strangers_interval.to_ne_bytes());
+        bytes[40..].copy_from_slice(&self.strangers_tolerance.to_ne_bytes());
+        bytes
+    }
+}
+
+/// `struct bucket_key`: an IPv4 address, or the /64 of an IPv6 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(super) struct BucketKey {
+    family: u32,
+    prefix: [u8; 8],
+}
+
+const _: () = assert!(size_of::<BucketKey>() == 12);
+const _: () = assert!(offset_of!(BucketKey, prefix) == 4);
+
+impl BucketKey {
+    pub(super) fn new(source: IpAddr) -> Self {
+        let (address, family) = address_bytes(source);
+        let mut prefix = [0; 8];
+        prefix.copy_from_slice(&address[..8]);
+        Self { family, prefix }
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; size_of::<Self>()] {
+        let mut bytes = [0; size_of::<Self>()];
+        bytes[..4].copy_from_slice(&self.family.to_ne_bytes());
+        bytes[4..].copy_from_slice(&self.prefix);
         bytes
     }
 }
@@ -247,6 +329,11 @@ mod tests {
             define(CONSTS, "INTERFACES_MAX") as usize,
             crate::limits::INTERFACES_MAX
         );
+        assert_eq!(define(CONSTS, "VIP_LIMITED"), u32::from(VIP_LIMITED));
+        assert_eq!(
+            define(CONSTS, "VIP_LIMIT_DRY_RUN"),
+            u32::from(VIP_LIMIT_DRY_RUN)
+        );
     }
 
     #[test]
@@ -265,11 +352,58 @@ mod tests {
     }
 
     #[test]
-    fn only_denied_sources_are_dropped() {
+    fn the_order_of_verdicts_is_redirected_passed_dropped() {
         for verdict in SteerVerdict::ALL {
-            let dropped = *verdict as u32 >= SteerVerdict::Denied as u32;
-            assert_eq!(dropped, verdict.action() == Action::Drop, "{verdict:?}");
+            let action = match *verdict as u32 {
+                number if number < SteerVerdict::Disabled as u32 => Action::Redirect,
+                number if number < SteerVerdict::Denied as u32 => Action::Pass,
+                _ => Action::Drop,
+            };
+            assert_eq!(action, verdict.action(), "{verdict:?}");
         }
+    }
+
+    #[test]
+    fn a_vip_without_limit_has_no_flag_and_no_rate() {
+        let lists = ListNumbers {
+            deny: 1,
+            allow: 2,
+            exempt: 3,
+        };
+        let bytes = VipValue::new(ListenerIndex(7), lists, None).to_bytes();
+        assert_eq!(bytes[..2], 7_u16.to_ne_bytes());
+        assert_eq!(bytes[2..4], [0, 0]);
+        assert_eq!(bytes[12..16], 3_u32.to_ne_bytes());
+        assert_eq!(bytes[16..], [0; 32]);
+
+        let sizes = BucketSizes {
+            interval: 4,
+            tolerance: 5,
+            strangers_interval: 6,
+            strangers_tolerance: 7,
+            dry_run: true,
+        };
+        let bytes = VipValue::new(ListenerIndex(7), lists, Some(sizes)).to_bytes();
+        assert_eq!(bytes[2..4], 3_u16.to_ne_bytes());
+        let words: Vec<u64> = bytes[16..]
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|word| u64::from_ne_bytes(*word))
+            .collect();
+        assert_eq!(words, [4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn a_bucket_is_an_ipv4_address_or_half_an_ipv6_address() {
+        let key = |text: &str| BucketKey::new(text.parse().unwrap()).to_bytes();
+        assert_eq!(key("198.18.0.2"), key("::ffff:198.18.0.2"));
+        assert_ne!(key("198.18.0.2"), key("198.18.0.3"));
+        assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:0:0:1"));
+        assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
+        // The /64 whose octets are those of an IPv4 address is not that address.
+        assert_ne!(key("198.18.0.2"), key("c612:2::1"));
+        assert_eq!(key("198.18.0.2")[4..], [198, 18, 0, 2, 0, 0, 0, 0]);
     }
 
     #[test]

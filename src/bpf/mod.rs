@@ -26,6 +26,7 @@ mod counts;
 mod error;
 mod flood;
 mod layout;
+mod limit;
 mod link;
 mod log;
 mod sink;
@@ -43,6 +44,7 @@ pub use flood::{
     FloodProgramConfig, FloodRecord, FloodRun,
 };
 pub use layout::{Action, SteerVerdict};
+pub use limit::Limit;
 pub use link::{AttachMode, Link};
 pub use sink::{SINK_STATIONS_MAX, SinkCounts, SinkHook, SinkProgram};
 pub use steer::{Slot, SteerConfig, SteerProgram, Vip};

@@ -13,14 +13,16 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject};
 
 use super::counts::{CountsReader, SteerCounts};
 use super::error::{BpfError, load_error, map_error, open_error};
-use super::layout::{SourceKey, VipKey, VipValue};
+use super::layout::{BucketKey, ListNumbers, SourceKey, VipKey, VipValue};
+use super::limit::Limit;
 use super::link::{AttachMode, Link};
 use super::log;
 use super::skeleton::steer::SteerSkelBuilder;
 use crate::limits::{
-    INTERFACES_MAX, QUEUES_MAX, RX_FRAME_LEN_MAX, SOURCE_NETWORKS_MAX, VIPS_MAX, WORKERS_MAX,
+    INTERFACES_MAX, LIMIT_SOURCES_DEFAULT, QUEUES_MAX, RX_FRAME_LEN_MAX, SOURCE_NETWORKS_MAX,
+    VIPS_MAX, WORKERS_MAX,
 };
-use crate::net::{ListenerIndex, Network, SocketAddr, canonical};
+use crate::net::{IpAddr, ListenerIndex, Network, SocketAddr, canonical};
 
 /// What cannot change while the program is loaded.
 #[derive(Clone, Debug)]
@@ -33,10 +35,13 @@ pub struct SteerConfig {
     pub workers: u32,
     /// Longest frame that goes to a socket; longer ones go to the kernel.
     pub frame_len_max: u32,
+    /// Known sources and strangers, each, whose datagrams are counted at once.
+    pub limit_sources: u32,
 }
 
 impl SteerConfig {
-    /// For these interfaces, queues and workers, with the frame length of `limits.rs`.
+    /// For these interfaces, queues and workers, with the frame length and the number of counted
+    /// sources of `limits.rs`.
     pub fn new(interfaces: Vec<u32>, queues: u32, workers: u32) -> Self {
         #[expect(clippy::cast_possible_truncation, reason = "a chunk is a page")]
         const FRAME_LEN_MAX: u32 = RX_FRAME_LEN_MAX as u32;
@@ -46,6 +51,7 @@ impl SteerConfig {
             queues,
             workers,
             frame_len_max: FRAME_LEN_MAX,
+            limit_sources: LIMIT_SOURCES_DEFAULT,
         }
     }
 
@@ -99,6 +105,8 @@ pub struct Vip {
     pub allow: Vec<Network>,
     /// Sources inside these networks are dropped, allowed or not.
     pub deny: Vec<Network>,
+    /// How much the sources that are taken may send; `None` is as much as they like.
+    pub limit: Option<Limit>,
 }
 
 /// A loaded steering program.
@@ -110,6 +118,8 @@ pub struct SteerProgram {
     vips_map: MapHandle,
     sources_map: MapHandle,
     xsks: MapHandle,
+    known: MapHandle,
+    strangers: MapHandle,
     counts: CountsReader,
     /// What is in `vips_map`.
     vips: HashMap<SocketAddr, Vip>,
@@ -152,6 +162,8 @@ impl SteerProgram {
             (&mut open.maps.vips, 2 * VIPS_MAX),
             (&mut open.maps.sources, 2 * SOURCE_NETWORKS_MAX),
             (&mut open.maps.xsks, config.slot_count()),
+            (&mut open.maps.known, config.limit_sources as usize),
+            (&mut open.maps.strangers, config.limit_sources as usize),
         ];
         for (map, entries) in sizes {
             map.set_max_entries(u32::try_from(entries).unwrap_or(u32::MAX))
@@ -172,6 +184,8 @@ impl SteerProgram {
             vips_map: handle(&loaded.maps.vips)?,
             sources_map: handle(&loaded.maps.sources)?,
             xsks: handle(&loaded.maps.xsks)?,
+            known: handle(&loaded.maps.known)?,
+            strangers: handle(&loaded.maps.strangers)?,
             counts: CountsReader::new(handle(&loaded.maps.verdicts)?),
             vips: HashMap::new(),
             lists: HashMap::new(),
@@ -194,6 +208,8 @@ impl SteerProgram {
             ),
             (&self.sources_map, "sources", size_of::<SourceKey>(), 4),
             (&self.xsks, "xsks", 4, 4),
+            (&self.known, "known", size_of::<BucketKey>(), 8),
+            (&self.strangers, "strangers", size_of::<BucketKey>(), 8),
         ];
         for (map, name, key_size, value_size) in expected {
             if map.key_size() as usize != key_size || map.value_size() as usize != value_size {
@@ -290,9 +306,13 @@ impl SteerProgram {
             if self.vips.get(address) == Some(vip) {
                 continue;
             }
-            let deny = self.list(&vip.deny)?;
-            let allow = self.list(&vip.allow)?;
-            let value = VipValue::new(vip.listener, deny, allow).to_bytes();
+            let lists = ListNumbers {
+                deny: self.list(&vip.deny)?,
+                allow: self.list(&vip.allow)?,
+                exempt: self.list(vip.exempt())?,
+            };
+            let limit = vip.limit.as_ref().map(Limit::sizes);
+            let value = VipValue::new(vip.listener, lists, limit).to_bytes();
             update(
                 &self.vips_map,
                 "vips",
@@ -352,7 +372,7 @@ impl SteerProgram {
             .keys()
             .filter(|list| {
                 let mut vips = self.vips.values();
-                !vips.any(|vip| vip.allow == **list || vip.deny == **list)
+                !vips.any(|vip| vip.lists().contains(&list.as_slice()))
             })
             .cloned()
             .collect();
@@ -363,6 +383,28 @@ impl SteerProgram {
             self.remove_list(list, &networks)?;
         }
         Ok(())
+    }
+
+    /// Makes a source known: its datagrams are no longer counted among those of strangers. One that
+    /// is known already keeps its bucket.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn make_known(&self, source: IpAddr) -> Result<(), BpfError> {
+        let key = BucketKey::new(source).to_bytes();
+        // The bucket was full at the epoch, so it is full now.
+        let due = 0_u64.to_ne_bytes();
+        match self.known.update(&key, &due, MapFlags::NO_EXIST) {
+            Err(error) if error.kind() != libbpf_rs::ErrorKind::AlreadyExists => {
+                Err(map_error("known", "write", &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How many sources are counted now: known ones and strangers. Walks the maps, entry by entry.
+    pub fn counted_sources(&self) -> (usize, usize) {
+        (self.known.keys().count(), self.strangers.keys().count())
     }
 
     /// Attaches the program to an interface of the calling thread's network namespace, for as long
@@ -422,7 +464,19 @@ impl Vip {
             listener: self.listener,
             allow: sorted(&self.allow),
             deny: sorted(&self.deny),
+            limit: self.limit.as_ref().map(|limit| Limit {
+                exempt: sorted(&limit.exempt),
+                ..limit.clone()
+            }),
         }
+    }
+
+    fn exempt(&self) -> &[Network] {
+        self.limit.as_ref().map_or(&[], |limit| &limit.exempt)
+    }
+
+    fn lists(&self) -> [&[Network]; 3] {
+        [&self.allow, &self.deny, self.exempt()]
     }
 }
 
@@ -438,10 +492,7 @@ fn check_bounds(vips: &HashMap<SocketAddr, Vip>) -> Result<(), BpfError> {
             max: VIPS_MAX,
         });
     }
-    let lists: HashSet<&Vec<Network>> = vips
-        .values()
-        .flat_map(|vip| [&vip.allow, &vip.deny])
-        .collect();
+    let lists: HashSet<&[Network]> = vips.values().flat_map(Vip::lists).collect();
     let count: usize = lists.iter().map(|list| list.len()).sum();
     if count > SOURCE_NETWORKS_MAX {
         return Err(BpfError::TooManyNetworks {

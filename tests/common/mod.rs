@@ -6,3 +6,4 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up must fail")]
 
 pub(crate) mod netns;
+pub(crate) mod steer;
