@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!             main  cli  app                               composition; nobody imports it
+//!                  doctor                                  looks at the host
 //!   admin  generator  neighbor  bpf  datapath              touch the world
 //!        route   forward   balance   affinity              decide, pure
 //!                      packet   sip                        bytes, no allocation
@@ -57,6 +58,8 @@ pub mod bpf;
 pub mod datapath;
 pub mod generator;
 pub mod neighbor;
+
+pub mod doctor;
 
 pub mod app;
 pub mod cli;

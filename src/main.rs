@@ -15,6 +15,11 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(arguments) => app::run(&arguments.config),
         Command::Check(arguments) => app::check(&arguments.config),
+        Command::Doctor(arguments) => app::doctor(
+            &arguments.interface,
+            arguments.config.as_deref(),
+            arguments.json,
+        ),
         Command::Generate(arguments) => {
             until_signalled(|stop| generator::run_generate(&arguments, stop))
         }

@@ -21,6 +21,8 @@ const ROWS: &[&[&str]] = &[
     &["route"],
     &["forward"],
     &["datapath", "bpf", "admin", "neighbor", "generator"],
+    // Asks the modules that touch the world what a start would get of them.
+    &["doctor"],
     &["cli", "app"],
 ];
 
@@ -56,6 +58,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("admin", &["sip", "forward", "route", "config"]),
     ("neighbor", &["sip", "forward", "route", "config"]),
     ("generator", &["forward", "route", "balance", "config"]),
+    (
+        "doctor",
+        &["sip", "affinity", "balance", "route", "forward"],
+    ),
 ];
 
 /// Where `unsafe` may stand.

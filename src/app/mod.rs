@@ -1,6 +1,7 @@
 //! The composition: builds everything from the configuration, starts threads, handles signals,
 //! reloads, and takes everything down again. Nobody imports it but `main`.
 
+mod doctor;
 mod handler;
 mod network;
 mod process;
@@ -18,6 +19,7 @@ use crate::affinity::{Keys, Secret};
 use crate::config::Config;
 use crate::route::{Plan, ServerRegistry};
 
+pub use doctor::doctor;
 pub use handler::SipHandler;
 pub use samples::{Sample, Samples};
 

@@ -5,12 +5,13 @@
 
 use core::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libbpf_rs::libbpf_sys;
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
 
+use super::InterfaceXdp;
 use super::error::{BpfError, attach_remedy};
 
 /// Where in the receive path the program runs.
@@ -125,9 +126,15 @@ fn refused(cause: io::Error, ifindex: u32, mode: AttachMode) -> BpfError {
     };
     // EBUSY: a link or a program is attached in this mode; EEXIST: one is in the other mode.
     if let Some(libc::EBUSY | libc::EEXIST) = cause.raw_os_error()
-        && let Some(program) = attached_program(ifindex)
+        && let Ok(InterfaceXdp {
+            program: Some(program),
+            ..
+        }) = super::interface_xdp(ifindex)
     {
-        return BpfError::Occupied { interface, program };
+        return BpfError::Occupied {
+            interface,
+            program: program.to_string(),
+        };
     }
     BpfError::Attach {
         interface,
@@ -141,46 +148,4 @@ fn refused(cause: io::Error, ifindex: u32, mode: AttachMode) -> BpfError {
 fn interface_name(ifindex: u32) -> Option<String> {
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
     index_to_name(socket, ifindex).ok()
-}
-
-/// Id, name and mode of the XDP program on an interface.
-fn attached_program(ifindex: u32) -> Option<String> {
-    let mut query = libbpf_sys::bpf_xdp_query_opts {
-        sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
-        ..Default::default()
-    };
-    let target = i32::try_from(ifindex).ok()?;
-    // SAFETY: `query` says its own size and is ours to be written for the time of the call.
-    let ret = unsafe { libbpf_sys::bpf_xdp_query(target, 0, &raw mut query) };
-    if ret < 0 {
-        return None;
-    }
-    let (id, mode) = [
-        (query.drv_prog_id, "native"),
-        (query.skb_prog_id, "generic"),
-        (query.hw_prog_id, "offloaded"),
-        (query.prog_id, "unknown"),
-    ]
-    .into_iter()
-    .find(|(id, _)| *id != 0)?;
-    let name = program_name(id).unwrap_or_else(|| "name not readable".to_owned());
-    Some(format!("id {id}, {name}, {mode} mode"))
-}
-
-fn program_name(id: u32) -> Option<String> {
-    // SAFETY: takes a number, returns a new descriptor or a negative error.
-    let ret = unsafe { libbpf_sys::bpf_prog_get_fd_by_id(id) };
-    if ret < 0 {
-        return None;
-    }
-    // SAFETY: the call returned a new descriptor that nobody else owns.
-    let fd = unsafe { OwnedFd::from_raw_fd(ret) };
-    let info = super::program_info(fd.as_fd())?;
-    let name: Vec<u8> = info
-        .name
-        .iter()
-        .map(|byte| byte.to_ne_bytes()[0])
-        .take_while(|byte| *byte != 0)
-        .collect();
-    Some(format!("`{}`", String::from_utf8_lossy(&name)))
 }

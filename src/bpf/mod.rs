@@ -29,6 +29,7 @@ mod layout;
 mod limit;
 mod link;
 mod log;
+mod query;
 mod sink;
 mod steer;
 mod test_run;
@@ -46,6 +47,7 @@ pub use flood::{
 pub use layout::{Action, SteerVerdict};
 pub use limit::Limit;
 pub use link::{AttachMode, Link};
+pub use query::{AttachedProgram, DriverXdp, InterfaceXdp, interface_xdp, loads_xdp_programs};
 pub use sink::{SINK_STATIONS_MAX, SinkCounts, SinkHook, SinkProgram};
 pub use steer::{Slot, SteerConfig, SteerProgram, Vip};
 pub use test_run::{TestRun, TestRunOutcome};

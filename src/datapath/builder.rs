@@ -353,6 +353,14 @@ fn open_links(
     })
 }
 
+/// Frames for `queues` device queues and `workers` workers; [`FRAME_LEN`](crate::limits::FRAME_LEN)
+/// bytes each.
+pub fn frame_count(queues: usize, workers: usize) -> usize {
+    // Owners' rings can be full at once. Sockets of other workers only transmit: some batches.
+    let transmitting = queues * workers.saturating_sub(1) * 8 * BATCH;
+    UmemConfig::for_rings(queues, 1, workers).frame_count + transmitting
+}
+
 fn open_queues(
     places: &[(Interface, u32)],
     workers: usize,
@@ -363,11 +371,10 @@ fn open_queues(
     if places.is_empty() {
         return Ok(Vec::new());
     }
-    // Owners' rings can be full at once. Sockets of other workers only transmit: some batches.
-    let mut umem = UmemConfig::for_rings(places.len(), 1, workers);
-    umem.frame_count += places.len() * (workers - 1) * 8 * BATCH;
-    umem.huge_pages = huge_pages;
-    let umem = Umem::map(umem)?;
+    let umem = Umem::map(UmemConfig {
+        frame_count: frame_count(places.len(), workers),
+        huge_pages,
+    })?;
     let configs: Vec<QueueConfig> = places
         .iter()
         .map(|(interface, queue)| QueueConfig::new(interface.ifindex, *queue, workers))

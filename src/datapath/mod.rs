@@ -72,7 +72,7 @@ use arrayvec::ArrayVec;
 use crate::limits::BATCH;
 use crate::time::Instant;
 
-pub use builder::{Builder, DatapathError, Interface, ZeroCopy};
+pub use builder::{Builder, DatapathError, Interface, ZeroCopy, frame_count};
 pub use hand_over::Control;
 pub use out::Out;
 pub use packet::{Origin, Packet};

@@ -9,4 +9,6 @@ pub mod cpu;
 pub mod datagram;
 pub mod ethtool;
 pub mod event;
+pub mod interface;
+pub mod kernel;
 pub mod meminfo;
