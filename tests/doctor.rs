@@ -75,7 +75,9 @@ fn another_program_is_found_and_its_fix_takes_it_off() {
     assert_eq!(level(&look("near"), "program").0, Level::Ok);
 
     let sink = SinkProgram::load(&[[2, 0, 0, 0, 0, 1]]).unwrap();
-    let link = sink.attach(ifindex("near"), SinkHook::Xdp(AttachMode::Native)).unwrap();
+    let link = sink
+        .attach(ifindex("near"), SinkHook::Xdp(AttachMode::Native))
+        .unwrap();
     let report = look("near");
     assert!(!report.is_fit());
     assert_eq!(report.datapath, "socket");
