@@ -146,6 +146,9 @@ pub const NETWORKS_MAX: usize = 1024;
 /// Rules of the route table; each is looked at for every request until one matches.
 pub const ROUTES_CONFIGURED_MAX: usize = 256;
 
+/// Bytes of an address of record or header value that choose a server; the rest is not looked at.
+pub const AFFINITY_TEXT_LEN_MAX: usize = 256;
+
 /// Values of one condition of a rule.
 pub const CONDITION_VALUES_MAX: usize = 1024;
 

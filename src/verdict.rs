@@ -81,6 +81,8 @@ drop_reasons! {
     CancelOwnAnswer = "cancel_own_answer",
     /// An ACK that would be answered with an error if it were another method.
     AckRejected = "ack_rejected",
+    /// A rule of the route table says so.
+    RouteDropped = "route_dropped",
     /// No server can take the message, and it cannot be answered.
     NoServer = "no_server",
     /// The next hop is no address that we may send to.

@@ -169,7 +169,7 @@ fn a_million_messages_without_an_allocation() {
         .start(
             |worker| {
                 let metrics = metrics[usize::from(worker.0)].clone();
-                let forwarder = Forwarder::new(worker, 2, keys.clone(), pins.clone(), metrics);
+                let forwarder = Forwarder::new(worker, 2, pins.clone(), metrics);
                 Armed(SipHandler::new(forwarder, plan.clone(), samples.clone()))
             },
             &[],

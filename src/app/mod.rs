@@ -12,6 +12,7 @@ mod secret;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
 
@@ -53,7 +54,7 @@ pub fn check(file: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let keys = Keys::new(&secret);
+    let keys = Arc::new(Keys::new(&secret));
     match Plan::build(&config, &mut ServerRegistry::new(), &keys) {
         Ok(plan) => {
             println!(

@@ -114,7 +114,7 @@ impl Process {
         let workers = u8::try_from(metrics.len()).unwrap_or(u8::MAX);
         let make = |worker: WorkerIndex| {
             let metrics = metrics[usize::from(worker.0)].clone();
-            let forwarder = Forwarder::new(worker, workers, keys.clone(), pins.clone(), metrics);
+            let forwarder = Forwarder::new(worker, workers, pins.clone(), metrics);
             SipHandler::new(forwarder, plan.clone(), samples.clone())
         };
         let running = datapath.start(make, network.cores())?;
@@ -251,8 +251,18 @@ impl Process {
             }
             .to_string());
         }
-        let plan = Plan::build(&config, &mut self.registry, &self.keys)
-            .map_err(|error| error.to_string())?;
+        let keys = if config.secret == self.config.secret {
+            self.keys.clone()
+        } else {
+            Arc::new(secret::keys(&config.secret).map_err(|error| error.to_string())?)
+        };
+        if keys.table_seed() != self.keys.table_seed() {
+            // Every branch and every server choice would change in the middle of every transaction
+            // (RFC 3261 §16.11).
+            return Err("secret: the master secret cannot change while running".to_owned());
+        }
+        let plan =
+            Plan::build(&config, &mut self.registry, &keys).map_err(|error| error.to_string())?;
         self.network
             .take_lists(&config)
             .map_err(|error| error.to_string())?;
@@ -260,6 +270,7 @@ impl Process {
         self.names.store(Arc::new(names(&plan)));
         self.old_plans.push(self.plan.swap(Arc::new(plan)));
         self.shown.store(Arc::new(config::redact(&text)));
+        self.keys = keys;
         self.config = config;
         Ok(())
     }
@@ -295,16 +306,16 @@ impl Process {
         for line in self.network.summary() {
             info!("{line}");
         }
-        for (listener, config) in plan.listeners().iter().zip(&self.config.listeners) {
-            let pool = plan.route(listener.index).and_then(|pool| plan.pool(pool));
-            let pool = pool.map_or("none", |pool| &pool.name);
+        for config in &self.config.listeners {
             info!(
                 name = config.name,
                 address = %config.address,
                 side = ?config.side,
-                pool,
                 "listener"
             );
+        }
+        for (rule, number) in plan.rules().iter().zip(0_usize..) {
+            info!(number, name = rule.name.as_deref(), action = %plan.describe(&rule.action), "route");
         }
         for server in plan.servers() {
             info!(name = %server.name, address = %server.address, state = ?server.state, "server");

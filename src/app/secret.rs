@@ -70,6 +70,9 @@ pub(super) fn keys(config: &config::Secret) -> Result<Keys, SecretError> {
             return Err(SecretError::KeyId(id.number()));
         }
     }
+    // Without configured secrets the master secret makes the tokens, under id 0. It goes on opening
+    // these, so that the first rotation loses no dialog; a configured id 0 has precedence.
+    let _is_new = ring.add(KeyId::default(), master.clone());
     Ok(Keys::with_ring(&master, &ring))
 }
 

@@ -50,7 +50,6 @@ use crate::verdict::{DropReason, Verdict};
 pub struct Forwarder {
     worker: WorkerIndex,
     workers: u8,
-    keys: Arc<Keys>,
     pins: Arc<Pins>,
     metrics: Arc<WorkerMetrics>,
     message: Box<Message>,
@@ -81,14 +80,12 @@ impl Forwarder {
     pub fn new(
         worker: WorkerIndex,
         workers: u8,
-        keys: Arc<Keys>,
         pins: Arc<Pins>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
         Self {
             worker,
             workers: workers.max(1),
-            keys,
             pins,
             metrics,
             message: Box::new(Message::new()),
@@ -152,15 +149,15 @@ impl Forwarder {
         let bytes = buffer.payload();
         let context = Context {
             plan,
-            keys: &self.keys,
+            keys: plan.keys(),
             pins: &self.pins,
             metrics: &self.metrics,
             message: &self.message,
             bytes,
             flow: *flow,
-            direction: plan.direction(flow.peer.ip()),
-            call_id: self
-                .keys
+            direction: plan.direction(flow.listener, flow.peer.ip()),
+            call_id: plan
+                .keys()
                 .call_id_hash(self.message.call_id().unwrap_or_default().of(bytes)),
             worker: self.worker,
             workers: self.workers,

@@ -79,13 +79,25 @@ impl Context<'_> {
         via: &Via,
     ) -> RouteToken {
         let from_farm = self.direction == Direction::Farm;
+        let server_at = from_farm
+            .then(|| self.plan.server_at(self.flow.peer))
+            .flatten();
         let server = match target.server {
             Some(server) => self.plan.server(server),
-            None if from_farm => self.plan.server_at(self.flow.peer),
-            None => None,
+            None => server_at,
         };
         let old = routes.token.as_ref();
-        let flow = (!from_farm && self.is_behind_nat(via)).then_some(self.flow.peer);
+        let nat = !from_farm && self.is_behind_nat(via);
+        // Both ends in the farm: the called server is in `server`, the calling one in the flow,
+        // without the NAT mark.
+        if let Some(between) = old.filter(|token| token.flow.is_some() && !token.nat) {
+            return *between;
+        }
+        let caller = (from_farm && target.side == Side::Farm).then(|| match server_at {
+            Some(server) => server.address,
+            None => self.flow.peer,
+        });
+        let flow = caller.or(nat.then_some(self.flow.peer));
         RouteToken {
             server: server
                 .map(|server| server.id)
@@ -100,7 +112,7 @@ impl Context<'_> {
             } else {
                 egress.index
             },
-            nat: flow.is_some(),
+            nat,
             pair: Pair::Single,
             initiator: match old {
                 Some(token) => token.initiator,

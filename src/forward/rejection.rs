@@ -18,6 +18,8 @@ pub(super) enum Rejection {
     ProxyRequire,
     /// It asks to be relayed where its sender may not send (§26.1.5, §21.4.4).
     Relay,
+    /// A rule of the route table says so, with this status.
+    Rule(u16),
     /// From the farm, with a Request-URI that leads nowhere and no Route.
     NotFound,
     /// The next hop is a name or another transport, and nobody here can look it up or speak it.
@@ -60,6 +62,7 @@ impl Rejection {
             Self::Loop => 482,
             Self::ProxyRequire => 420,
             Self::Relay => 403,
+            Self::Rule(status) => status,
             Self::NotFound => 404,
             // RFC 5057 §5.1: 404, 480 or 481 would end a dialog that is well; 500 ends this
             // transaction only.
@@ -83,9 +86,11 @@ impl Rejection {
             Self::Relay | Self::NotFound | Self::Secure => DropReason::NextHopForbidden,
             Self::Unresolved => DropReason::NextHopUnresolved,
             Self::NoServer => DropReason::NoServer,
-            Self::UriScheme | Self::ProxyRequire | Self::TooLarge | Self::OwnOptions => {
-                DropReason::AckRejected
-            }
+            Self::UriScheme
+            | Self::ProxyRequire
+            | Self::TooLarge
+            | Self::OwnOptions
+            | Self::Rule(_) => DropReason::AckRejected,
         }
     }
 
@@ -109,6 +114,7 @@ impl Rejection {
             self,
             Self::UriScheme
                 | Self::Relay
+                | Self::Rule(_)
                 | Self::NotFound
                 | Self::Unresolved
                 | Self::Secure

@@ -11,7 +11,7 @@ use crate::affinity::{
 use crate::config::Reach;
 use crate::net::{Endpoint, Flow, Protocol, ServerId, WorkerIndex};
 use crate::packet::{Buffer, EditList};
-use crate::route::{Direction, Listener};
+use crate::route::{Action, Direction, Listener, Pool};
 use crate::sip::{HeaderName, Host, Method, ParseError, Span, Via};
 use crate::verdict::DropReason;
 
@@ -124,10 +124,11 @@ impl Context<'_> {
         {
             return Ok(());
         }
-        let pool = self.plan.route(self.flow.listener);
-        let up = pool
-            .and_then(|pool| self.plan.pool(pool))
-            .is_some_and(|pool| pool.is_up());
+        let rule = self.admitting_rule(routes, false)?;
+        let up = match rule.map(|rule| &rule.action) {
+            Some(Action::Pool { pool, .. }) => self.plan.pool(*pool).is_some_and(Pool::is_up),
+            _ => self.plan.pools().iter().any(Pool::is_up),
+        };
         Err(if up {
             Rejection::OwnOptions
         } else {

@@ -87,7 +87,7 @@ impl Forwarder {
             address: peer,
             protocol: Protocol::Udp,
         };
-        let parameter = ViaParameter::decode(&self.keys, parameter.of(bytes), &branch, hop)
+        let parameter = ViaParameter::decode(plan.keys(), parameter.of(bytes), &branch, hop)
             .map_err(|error| match error {
                 TokenError::NotOurs | TokenError::UnknownKey => DropReason::ResponseViaInvalid,
                 TokenError::Mac | TokenError::OtherCallId => DropReason::ResponseMac,
@@ -97,7 +97,7 @@ impl Forwarder {
                 .server_by_id(parameter.peer)
                 .filter(|server| server.sends_from(flow.peer.ip()))
                 .ok_or(DropReason::ResponseSource)?;
-            self.note_response(bytes, server, now);
+            self.note_response(plan, bytes, server, now);
         }
 
         // RFC 3581 §4: "sent from the same address and port that the corresponding request was
@@ -120,7 +120,7 @@ impl Forwarder {
     }
 
     /// Counts a server's response and tells the pin of its transaction.
-    fn note_response(&self, bytes: &[u8], server: &Server, now: Instant) {
+    fn note_response(&self, plan: &Plan, bytes: &[u8], server: &Server, now: Instant) {
         let status = self.message.status();
         let Some(class) = StatusClass::of(status) else {
             return;
@@ -134,7 +134,7 @@ impl Forwarder {
             return;
         }
         let call_id = self.message.call_id().unwrap_or_default().of(bytes);
-        let key = pin_key(self.keys.call_id_hash(call_id), server.pool_id);
+        let key = pin_key(plan.keys().call_id_hash(call_id), server.pool_id);
         let transaction = Transaction {
             invite: true,
             cseq: cseq.number,

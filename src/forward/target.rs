@@ -1,21 +1,22 @@
 //! Where a request goes: RFC 3261 §16.5 and §16.6 step 7, with the directions of the farm.
 //!
 //! ```text
-//! from outside   next Route in the farm > Request-URI in the farm > the token's server > the pool
-//! from the farm  next Route > the token's client behind a NAT > Request-URI > the pool if it is us
+//! from outside   next Route in the farm > Request-URI in the farm > the token's server > the table
+//! from the farm  next Route > the token's client behind a NAT > Request-URI > the table
 //! ```
 //!
 //! A valid token never widens what its bearer may do: any caller holds one from its own 200.
 
 use super::hop::{Hop, hop};
 use super::route_set::RouteSet;
-use super::{Context, Rejection};
+use super::{Context, Rejection, pin_key};
 use crate::affinity::{Mode, NewPin, PinOutcome, RouteToken, Transaction, home_worker};
 use crate::balance::AffinityKey;
 use crate::config::Side;
-use crate::net::{PoolIndex, ServerIndex, SocketAddr, WorkerIndex};
-use crate::route::{Direction, Pool, Server};
-use crate::sip::Method;
+use crate::net::{PoolIndex, ServerId, ServerIndex, SocketAddr, WorkerIndex};
+use crate::route::{Action, Direction, KeySource, Pool, Question, Rule, Server};
+use crate::sip::{HeaderName, Method};
+use crate::verdict::DropReason;
 
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,14 +53,21 @@ impl Context<'_> {
     }
 
     fn choose_from_outside(&self, routes: &RouteSet) -> Result<Choice, Rejection> {
+        // What no token of ours vouches for is looked at by the table first: who is refused there
+        // does not reach a server by naming its address.
+        let rule = match routes.token {
+            None => self.admitting_rule(routes, false)?,
+            Some(_) => None,
+        };
         let token_server = self.token_server(routes);
         if let Some(next) = &routes.next {
             return match hop(self.plan, self.bytes, next) {
-                Hop::Literal(address) => match self.in_farm(address, routes.token.is_some()) {
-                    Some(target) => Ok(Choice::Forward(target)),
+                Hop::Literal(address) => self
+                    .in_farm(address, routes.token.is_some())
+                    .or_else(|| self.among_trusted(address, routes))
+                    .map(Choice::Forward)
                     // RFC 3261 §26.1.5: not an open relay.
-                    None => Err(Rejection::Relay),
-                },
+                    .ok_or(Rejection::Relay),
                 // A server may record-route a name: it stands behind our own value, so the name is
                 // that of the server we chose.
                 Hop::Name | Hop::OtherTransport => match token_server {
@@ -72,7 +80,10 @@ impl Context<'_> {
         }
         match hop(self.plan, self.bytes, &routes.request_uri.uri) {
             Hop::Literal(address) => {
-                if let Some(target) = self.in_farm(address, routes.token.is_some()) {
+                if let Some(target) = self
+                    .in_farm(address, routes.token.is_some())
+                    .or_else(|| self.among_trusted(address, routes))
+                {
                     return Ok(Choice::Forward(target));
                 }
                 // RFC 3261 §16.5: with a maddr that is not ours the Request-URI is the only target,
@@ -86,13 +97,16 @@ impl Context<'_> {
         }
         match token_server {
             Some(server) => Ok(Choice::Forward(self.to_server(server))),
-            None => self.balance(),
+            None if routes.token.is_some() => {
+                self.by_rule(routes, self.admitting_rule(routes, false)?)
+            }
+            None => self.by_rule(routes, rule),
         }
     }
 
     fn choose_from_farm(&self, routes: &RouteSet) -> Result<Choice, Rejection> {
         if let Some(next) = &routes.next {
-            return self.onward(hop(self.plan, self.bytes, next));
+            return self.onward(routes, hop(self.plan, self.bytes, next));
         }
         let client = routes
             .token
@@ -112,26 +126,56 @@ impl Context<'_> {
                     ..self.to_address(flow)
                 }))
             }
-            (Hop::Own(_), None) => match self.token_server(routes) {
-                // Caller and callee are both in the farm.
-                Some(server) if self.is_from_initiator(routes) => {
-                    Ok(Choice::Forward(self.to_server(server)))
-                }
-                _ => self.balance(),
+            (own @ (Hop::Own(_) | Hop::Name), None) => match (self.other_member(routes), own) {
+                (Some(target), _) => Ok(Choice::Forward(target)),
+                (None, Hop::Own(_)) => self.by_rule(routes, self.admitting_rule(routes, false)?),
+                (None, other) => self.onward(routes, other),
             },
-            (Hop::Abstract, _) => Err(Rejection::NotFound),
-            (other, _) => self.onward(other),
+            (other, _) => self.onward(routes, other),
         }
     }
 
-    /// From the farm to where a URI leads.
-    fn onward(&self, hop: Hop) -> Result<Choice, Rejection> {
-        match hop {
-            Hop::Literal(address) => Ok(Choice::Forward(self.to_address(address))),
-            Hop::Name | Hop::OtherTransport => Err(Rejection::Unresolved),
-            Hop::Secure => Err(Rejection::Secure),
-            Hop::Abstract => Err(Rejection::NotFound),
-            Hop::Own(_) | Hop::Forbidden => Err(Rejection::Relay),
+    /// The other end of a dialog whose both ends are in the farm.
+    ///
+    /// The token of such a dialog names the called server, and in its flow, without the NAT mark,
+    /// the calling one; the From tag tells who sends.
+    fn other_member(&self, routes: &RouteSet) -> Option<Target> {
+        let token = routes.token.as_ref()?;
+        let caller = token.flow.filter(|_| !token.nat)?.address;
+        if self.is_from_initiator(routes) {
+            return self
+                .token_server(routes)
+                .map(|server| self.to_server(server));
+        }
+        self.plan
+            .is_farm(caller.ip())
+            .then(|| self.to_address(caller))
+    }
+
+    /// A dialog between two trusted peers that a rule has led through us goes on between them.
+    fn among_trusted(&self, address: SocketAddr, routes: &RouteSet) -> Option<Target> {
+        let relayed = routes
+            .token
+            .as_ref()
+            .is_some_and(|token| token.server == ServerId::OUTSIDE);
+        let trusted = self.direction == Direction::Trusted
+            && self.plan.is_trusted(self.flow.listener, address.ip());
+        (relayed && trusted).then(|| self.to_address(address))
+    }
+
+    /// From the farm to where a URI leads; where it leads nowhere, to where the table says.
+    fn onward(&self, routes: &RouteSet, hop: Hop) -> Result<Choice, Rejection> {
+        let otherwise = match hop {
+            Hop::Literal(address) => return Ok(Choice::Forward(self.to_address(address))),
+            Hop::Secure => return Err(Rejection::Secure),
+            Hop::Own(_) | Hop::Forbidden => return Err(Rejection::Relay),
+            Hop::Name | Hop::OtherTransport => Rejection::Unresolved,
+            Hop::Abstract => Rejection::NotFound,
+        };
+        let rule = self.admitting_rule(routes, true)?;
+        match rule.map(|rule| &rule.action) {
+            Some(Action::NextHop(address)) => Ok(Choice::Forward(self.to_address(*address))),
+            _ => Err(otherwise),
         }
     }
 
@@ -201,10 +245,55 @@ impl Context<'_> {
             .is_some_and(|token| token.initiator == self.keys.tag_hash(from_tag))
     }
 
-    /// Chooses a server of the pool: the pinned one, else the table's.
-    fn balance(&self) -> Result<Choice, Rejection> {
-        let listener = self.flow.listener;
-        let index = self.plan.route(listener).ok_or(Rejection::NotFound)?;
+    /// The rule that the request meets, if that rule lets it on.
+    pub(super) fn admitting_rule(
+        &self,
+        routes: &RouteSet,
+        outbound: bool,
+    ) -> Result<Option<&Rule>, Rejection> {
+        let has_pin = |pool: PoolIndex| {
+            self.plan
+                .pool(pool)
+                .and_then(|pool| self.pins.find(pin_key(self.call_id, pool.id), self.now))
+                .is_some_and(|pin| pin.is_of(self.cseq()))
+        };
+        let rule = self.plan.rule(&Question {
+            listener: self.flow.listener,
+            source: self.flow.peer.ip(),
+            direction: self.direction,
+            outbound,
+            message: self.message,
+            bytes: self.bytes,
+            request_uri: &routes.request_uri.uri,
+            is_own: self.plan.asks_for_own_domain()
+                && routes.request_uri.is_own(self.plan, self.bytes),
+            has_pin: &has_pin,
+        });
+        match rule.map(|rule| &rule.action) {
+            Some(Action::Reject(status)) => Err(Rejection::Rule(*status)),
+            Some(Action::Drop) => Err(Rejection::Silent(DropReason::RouteDropped)),
+            Some(Action::Pool { .. } | Action::NextHop(_)) | None => Ok(rule),
+        }
+    }
+
+    /// Where a rule leads.
+    fn by_rule(&self, routes: &RouteSet, rule: Option<&Rule>) -> Result<Choice, Rejection> {
+        match rule.map(|rule| &rule.action) {
+            Some(Action::Pool { pool, key }) => self.balance(routes, *pool, key),
+            Some(Action::NextHop(address)) => Ok(Choice::Forward(self.to_address(*address))),
+            // RFC 3261 §16.5 would try the Request-URI; for whom, the table has not said (§26.1.5).
+            Some(Action::Reject(_) | Action::Drop) | None => Err(Rejection::Relay),
+        }
+    }
+
+    /// Chooses a server of a pool: the pinned one, else the one of a dialog that the request names,
+    /// else the table's.
+    fn balance(
+        &self,
+        routes: &RouteSet,
+        index: PoolIndex,
+        key: &KeySource,
+    ) -> Result<Choice, Rejection> {
         let pool = self.plan.pool(index).ok_or(Rejection::NotFound)?;
 
         // Pins belong to one worker per Call-ID: a CANCEL that overtook its INVITE on another
@@ -216,7 +305,7 @@ impl Context<'_> {
 
         let server = match self.pinned(pool) {
             Some(server) => server,
-            None => self.select(pool)?,
+            None => self.select(routes, pool, key)?,
         };
         Ok(Choice::Forward(Target {
             pool: Some(index),
@@ -229,7 +318,10 @@ impl Context<'_> {
     /// RFC 3261 §16.11: whatever becomes of the table, the rest of a transaction goes to the server
     /// that has its beginning. That server may be draining or gone from the configuration.
     fn pinned(&self, pool: &Pool) -> Option<&Server> {
-        let key = super::pin_key(self.call_id, pool.id);
+        if !self.plan.rules.pins {
+            return None;
+        }
+        let key = pin_key(self.call_id, pool.id);
         let pin = match self.message.method() {
             Method::Ack | Method::Cancel => self.pins.find(key, self.now),
             _ => self.pins.renew(key, self.transaction(), self.now),
@@ -237,14 +329,30 @@ impl Context<'_> {
         self.plan.server(pin?.server)
     }
 
-    /// The server that the table gives a new Call-ID, pinned from now on.
-    fn select(&self, pool: &Pool) -> Result<&Server, Rejection> {
-        let chosen = pool
-            .select(AffinityKey(self.call_id.0))
-            .ok_or(Rejection::NoServer)?;
-        let chosen = self.plan.server(chosen).ok_or(Rejection::NoServer)?;
+    /// The server that a new Call-ID gets, pinned from now on.
+    fn select(
+        &self,
+        routes: &RouteSet,
+        pool: &Pool,
+        key: &KeySource,
+    ) -> Result<&Server, Rejection> {
+        let chosen = match self.server_of_named_dialog(pool, key) {
+            Some(server) => server,
+            None => {
+                let key = key.of(
+                    self.keys,
+                    self.call_id,
+                    self.message,
+                    self.bytes,
+                    &routes.request_uri.uri,
+                    self.flow.peer.ip(),
+                );
+                let chosen = pool.select(key).ok_or(Rejection::NoServer)?;
+                self.plan.server(chosen).ok_or(Rejection::NoServer)?
+            }
+        };
         // ACK and CANCEL follow a request that has made the pin, or lost it.
-        if matches!(self.message.method(), Method::Ack | Method::Cancel) {
+        if !self.plan.rules.pins || matches!(self.message.method(), Method::Ack | Method::Cancel) {
             return Ok(chosen);
         }
         let new = NewPin {
@@ -252,7 +360,7 @@ impl Context<'_> {
             mode: Mode::Stateless,
             transaction: self.transaction(),
         };
-        let key = super::pin_key(self.call_id, pool.id);
+        let key = pin_key(self.call_id, pool.id);
         let insertion = self.pins.insert(key, new, self.now);
         match insertion.outcome {
             PinOutcome::Made => self.metrics.pins_made.increment(),
@@ -265,6 +373,33 @@ impl Context<'_> {
         let server = self.plan.server(insertion.pin.server).unwrap_or(chosen);
         self.metrics.server(server.index).selected.increment();
         Ok(server)
+    }
+
+    /// The server of the dialog that a request from elsewhere names: RFC 3891 (`Replaces`), RFC 3911
+    /// (`Join`) and RFC 4538 (`Target-Dialog`) mean a dialog that only one server knows.
+    ///
+    /// While that dialog's Call-ID has a pin, its server is known; later the table tells, as long as
+    /// it is a function of the Call-ID and has not changed.
+    fn server_of_named_dialog(&self, pool: &Pool, key: &KeySource) -> Option<&Server> {
+        let names = [
+            HeaderName::Replaces,
+            HeaderName::Join,
+            HeaderName::TargetDialog,
+        ];
+        let row = names
+            .into_iter()
+            .find_map(|name| self.message.first(name))?;
+        let value = row.value.of(self.bytes);
+        let end = value.iter().position(|byte| b"; \t\r\n".contains(byte));
+        let call_id = value.get(..end.unwrap_or(value.len())).unwrap_or_default();
+        let named = self.keys.call_id_hash(call_id);
+        let pin = self.pins.find(pin_key(named, pool.id), self.now);
+        let server = match (pin, key) {
+            (Some(pin), _) => Some(pin.server),
+            (None, KeySource::CallId) => pool.select(AffinityKey(named.0)),
+            (None, _) => None,
+        };
+        self.plan.server(server?)
     }
 
     fn transaction(&self) -> Transaction {

@@ -2,6 +2,7 @@
 
 use core::fmt::Write as _;
 
+use super::networks::Networks;
 use crate::config::{Nat, PathPolicy, Side};
 use crate::net::{ListenerIndex, SocketAddr, canonical};
 
@@ -22,6 +23,8 @@ pub struct Listener {
     pub nat: Nat,
     /// Whether a REGISTER gets our `Path`.
     pub path: PathPolicy,
+    /// Peers that are trusted here, besides those trusted everywhere.
+    pub(super) trusted: Networks,
     via_prefix: Box<[u8]>,
     record_route_suffix: Box<[u8]>,
     host_port: Box<str>,
@@ -43,6 +46,7 @@ impl Listener {
             side: config.side,
             nat: config.nat,
             path: config.path,
+            trusted: Networks::new(config.trusted.iter().copied()),
             via_prefix: format!("Via: SIP/2.0/UDP {host_port};branch=")
                 .into_bytes()
                 .into(),

@@ -1,15 +1,17 @@
 //! The plan: everything a decision reads besides the message, as one immutable snapshot.
 
+mod build;
+
 use std::sync::Arc;
 
+use self::build::Builder;
 use super::networks::{AddressMap, Networks, address_key};
-use super::registry::{RegistryError, ServerRegistry, stable_hash};
-use super::{Direction, Listener};
+use super::registry::{RegistryError, ServerRegistry};
+use super::{Action, Direction, Listener, Question, Rule};
 use crate::affinity::Keys;
-use crate::balance::{AffinityKey, Maglev, Member, StatelessSelect, TableError};
+use crate::balance::{AffinityKey, Maglev, StatelessSelect, TableError};
 use crate::config::{Config, Reach, Side};
-use crate::limits::{LISTENERS_MAX, POOLS_MAX};
-use crate::net::{IpAddr, ListenerIndex, Network, PoolIndex, ServerId, ServerIndex, SocketAddr};
+use crate::net::{IpAddr, ListenerIndex, PoolIndex, ServerId, ServerIndex, SocketAddr};
 
 /// A server as the decide layers see it.
 #[derive(Clone, Debug)]
@@ -90,14 +92,8 @@ pub struct Rules {
     pub proxy_require: Box<[Box<str>]>,
     /// Answers of our own per second, all sources together.
     pub answers_per_second: Option<u32>,
-}
-
-/// One rule of the route table. A rule without conditions always matches; more conditions (method,
-/// domain, source) join the listener when the table learns them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Rule {
-    listener: Option<ListenerIndex>,
-    pool: PoolIndex,
+    /// Whether Call-IDs are pinned to their server.
+    pub pins: bool,
 }
 
 /// The snapshot.
@@ -111,7 +107,9 @@ pub struct Plan {
     pools: Box<[Pool]>,
     // INVARIANT: the server in slot n is at position n.
     servers: Box<[Server]>,
-    routes: Box<[Rule]>,
+    table: Box<[Rule]>,
+    asks_for_own_domain: bool,
+    keys: Arc<Keys>,
     // INVARIANT: sorted by id.
     servers_by_id: Box<[(ServerId, ServerIndex)]>,
     servers_by_address: AddressMap<ServerIndex>,
@@ -149,12 +147,18 @@ impl Plan {
     pub fn build(
         config: &Config,
         registry: &mut ServerRegistry,
-        keys: &Keys,
+        keys: &Arc<Keys>,
     ) -> Result<Self, PlanError> {
         let mut known = registry.clone();
         let plan = Builder::new(config)?.build(&mut known, keys)?;
         *registry = known;
         Ok(plan)
+    }
+
+    /// The keys of this configuration.
+    #[inline]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// Every listener, in the order of the configuration.
@@ -215,16 +219,23 @@ impl Plan {
         )
     }
 
-    /// Where a datagram from `source` comes from.
+    /// Where a datagram from `source` to `listener` comes from.
     #[inline]
-    pub fn direction(&self, source: IpAddr) -> Direction {
+    pub fn direction(&self, listener: ListenerIndex, source: IpAddr) -> Direction {
         if self.is_farm(source) {
             Direction::Farm
-        } else if self.trusted.contains(source) {
+        } else if self.is_trusted(listener, source) {
             Direction::Trusted
         } else {
             Direction::Outside
         }
+    }
+
+    /// Whether a peer at `address` is trusted on a listener.
+    #[inline]
+    pub fn is_trusted(&self, listener: ListenerIndex, address: IpAddr) -> bool {
+        let on_listener = |listener: &Listener| listener.trusted.contains(address);
+        self.trusted.contains(address) || self.listener(listener).is_some_and(on_listener)
     }
 
     /// Whether an address is in the farm.
@@ -254,13 +265,36 @@ impl Plan {
         served.then_some(*index)
     }
 
-    /// The pool that the route table gives a request received on `listener`.
+    /// The route table.
+    pub fn rules(&self) -> &[Rule] {
+        &self.table
+    }
+
+    /// Whether a rule wants to know if the Request-URI names us.
     #[inline]
-    pub fn route(&self, listener: ListenerIndex) -> Option<PoolIndex> {
-        self.routes
+    pub fn asks_for_own_domain(&self) -> bool {
+        self.asks_for_own_domain
+    }
+
+    /// The rule that a request meets: the first whose conditions all hold.
+    #[inline]
+    pub fn rule(&self, question: &Question<'_>) -> Option<&Rule> {
+        self.table
             .iter()
-            .find(|rule| rule.listener.is_none_or(|of| of == listener))
-            .map(|rule| rule.pool)
+            .find(|rule| rule.unmet(question).is_none())
+    }
+
+    /// An action in words, for logs and explanations.
+    pub fn describe(&self, action: &Action) -> String {
+        match action {
+            Action::Pool { pool, key } => {
+                let name = self.pool(*pool).map_or("?", |pool| &pool.name);
+                format!("pool {name} by {}", key.as_str())
+            }
+            Action::NextHop(address) => format!("next hop {address}"),
+            Action::Reject(status) => format!("reject {status}"),
+            Action::Drop => "drop".to_owned(),
+        }
     }
 
     /// The listener a request leaves from on its way to `peer` on `side`: the receiving one if it
@@ -296,262 +330,4 @@ fn side_number(side: Side) -> usize {
         Side::Outside => 0,
         Side::Farm => 1,
     }
-}
-
-/// Collects the parts of a plan.
-struct Builder<'c> {
-    config: &'c Config,
-    listeners: Box<[Listener]>,
-}
-
-impl<'c> Builder<'c> {
-    fn new(config: &'c Config) -> Result<Self, PlanError> {
-        let count = config.listeners.len();
-        if !(1..=LISTENERS_MAX).contains(&count) {
-            return Err(PlanError::Count("listeners", count, LISTENERS_MAX));
-        }
-        let count = config.pools.len();
-        if !(1..=POOLS_MAX).contains(&count) {
-            return Err(PlanError::Count("pools", count, POOLS_MAX));
-        }
-        let listeners = config
-            .listeners
-            .iter()
-            .zip(0_u8..)
-            .map(|(listener, index)| Listener::new(ListenerIndex(index), listener))
-            .collect();
-        Ok(Self { config, listeners })
-    }
-
-    fn build(self, registry: &mut ServerRegistry, keys: &Keys) -> Result<Plan, PlanError> {
-        let mut members: Vec<(PoolIndex, ServerIndex, u32)> = Vec::new();
-        for (pool, index) in self.config.pools.iter().zip(0_u8..) {
-            for server in &pool.servers {
-                let networks = if pool.networks.is_empty() {
-                    vec![Network::host(server.address.ip())]
-                } else {
-                    pool.networks.clone()
-                };
-                let slot = registry.register(
-                    &server.name,
-                    server.address,
-                    networks,
-                    stable_hash(&pool.name),
-                )?;
-                members.push((PoolIndex(index), slot, server.weight));
-            }
-        }
-        let servers = servers(self.config, registry, &members);
-        let pools = self.pools(&servers, &members, keys)?;
-        let mut servers_by_id: Vec<_> = servers
-            .iter()
-            .map(|server| (server.id, server.index))
-            .collect();
-        servers_by_id.sort_unstable();
-        // Of two servers at one address the configured one counts, not the retired one.
-        let mut by_age: Vec<&Server> = servers.iter().collect();
-        by_age.sort_by_key(|server| server.state == ServerState::Retired);
-        Ok(Plan {
-            node: self.config.node,
-            rules: self.rules(),
-            routes: self.routes()?,
-            servers_by_id: servers_by_id.into(),
-            servers_by_address: AddressMap::new(
-                by_age.iter().map(|server| (server.address, server.index)),
-            ),
-            farm: Networks::new(registry.entries().iter().flat_map(|entry| {
-                let own = Network::host(entry.address.ip());
-                entry.networks.iter().copied().chain([own])
-            })),
-            trusted: Networks::new(self.config.trusted.iter().copied()),
-            own: self.own(),
-            own_hosts: self.own_hosts(),
-            own_names: self.own_names(),
-            by_side: self.by_side(),
-            listeners: self.listeners,
-            pools,
-            servers,
-        })
-    }
-
-    fn pools(
-        &self,
-        servers: &[Server],
-        members: &[(PoolIndex, ServerIndex, u32)],
-        keys: &Keys,
-    ) -> Result<Box<[Pool]>, TableError> {
-        let pools = self.config.pools.iter().zip(0_u8..);
-        pools
-            .map(|(pool, index)| {
-                let eligible: Vec<Member> = members
-                    .iter()
-                    .filter(|(of, _, weight)| *of == PoolIndex(index) && *weight > 0)
-                    .filter_map(|(_, slot, weight)| {
-                        let server = servers.get(usize::from(slot.0))?;
-                        server.up.then_some(Member {
-                            server: *slot,
-                            id: server.id,
-                            weight: *weight,
-                        })
-                    })
-                    .collect();
-                let table = match eligible.as_slice() {
-                    [] => None,
-                    some => Some(Arc::new(Maglev::new(&keys.table_seed(), some)?)),
-                };
-                Ok(Pool {
-                    name: pool.name.as_str().into(),
-                    reach: pool.reach,
-                    udp_max_request: pool.udp_max_request,
-                    id: stable_hash(&pool.name),
-                    table,
-                })
-            })
-            .collect()
-    }
-
-    fn routes(&self) -> Result<Box<[Rule]>, PlanError> {
-        if self.config.routes.is_empty() {
-            let rule = Rule {
-                listener: None,
-                pool: PoolIndex(0),
-            };
-            return Ok([rule].into());
-        }
-        let routes = self.config.routes.iter().enumerate();
-        routes
-            .map(|(number, route)| {
-                let listener = match &route.listener {
-                    None => None,
-                    Some(name) => {
-                        let of_name = |listener: &&Listener| *listener.name == **name;
-                        let found = self.listeners.iter().find(of_name);
-                        Some(found.ok_or(PlanError::Route(number))?.index)
-                    }
-                };
-                let mut pools = self.config.pools.iter().zip(0_u8..);
-                let crate::config::Action::Pool { pool: name, .. } = &route.action else {
-                    return Err(PlanError::Route(number));
-                };
-                let (_, pool) = pools
-                    .find(|(pool, _)| pool.name == *name)
-                    .ok_or(PlanError::Route(number))?;
-                Ok(Rule {
-                    listener,
-                    pool: PoolIndex(pool),
-                })
-            })
-            .collect()
-    }
-
-    fn rules(&self) -> Rules {
-        let sip = &self.config.sip;
-        Rules {
-            max_breadth: sip.max_breadth,
-            own_vias_max: sip.own_vias_max,
-            proxy_require: sip
-                .proxy_require
-                .iter()
-                .map(|tag| tag.as_str().into())
-                .collect(),
-            answers_per_second: sip.answers_per_second,
-        }
-    }
-
-    fn own(&self) -> AddressMap<ListenerIndex> {
-        // Bound addresses first: of two listeners that claim one address the bound one has it.
-        let bound = self
-            .listeners
-            .iter()
-            .map(|listener| (listener.address, listener.index));
-        let advertised = self
-            .listeners
-            .iter()
-            .map(|listener| (listener.advertised, listener.index));
-        let literal_aliases = self.aliases().filter_map(|(alias, listener)| {
-            let host = alias.trim_start_matches('[').trim_end_matches(']');
-            let ip: IpAddr = host.parse().ok()?;
-            Some((
-                SocketAddr::new(ip, listener.advertised.port()),
-                listener.index,
-            ))
-        });
-        AddressMap::new(bound.chain(advertised).chain(literal_aliases))
-    }
-
-    fn own_hosts(&self) -> Box<[u128]> {
-        let hosts = self.listeners.iter().flat_map(|listener| {
-            [listener.address.ip(), listener.advertised.ip()].map(address_key)
-        });
-        let mut hosts: Vec<u128> = hosts.collect();
-        hosts.sort_unstable();
-        hosts.dedup();
-        hosts.into()
-    }
-
-    fn own_names(&self) -> Box<[(Box<[u8]>, ListenerIndex)]> {
-        self.aliases()
-            .map(|(alias, listener)| {
-                let name = alias.strip_suffix('.').unwrap_or(alias);
-                (name.as_bytes().into(), listener.index)
-            })
-            .collect()
-    }
-
-    fn aliases(&self) -> impl Iterator<Item = (&str, &Listener)> {
-        let listeners = self.config.listeners.iter().zip(&self.listeners);
-        listeners.flat_map(|(config, listener)| {
-            config
-                .aliases
-                .iter()
-                .map(move |alias| (alias.as_str(), listener))
-        })
-    }
-
-    fn by_side(&self) -> [[Option<ListenerIndex>; 2]; 2] {
-        let mut by_side = [[None; 2]; 2];
-        for listener in self.listeners.iter().rev() {
-            let family = usize::from(listener.address.is_ipv6());
-            by_side[side_number(listener.side)][family] = Some(listener.index);
-        }
-        by_side
-    }
-}
-
-fn servers(
-    config: &Config,
-    registry: &ServerRegistry,
-    members: &[(PoolIndex, ServerIndex, u32)],
-) -> Box<[Server]> {
-    let pool_ids: Vec<u32> = config
-        .pools
-        .iter()
-        .map(|pool| stable_hash(&pool.name))
-        .collect();
-    let entries = registry.entries().iter().zip(0_u16..);
-    entries
-        .map(|(entry, slot)| {
-            let index = ServerIndex(slot);
-            let member = members.iter().find(|(_, of, _)| *of == index);
-            Server {
-                index,
-                id: entry.id,
-                name: entry.name.as_str().into(),
-                address: super::listener::with_canonical_ip(entry.address),
-                state: match member {
-                    None => ServerState::Retired,
-                    Some((_, _, 0)) => ServerState::Draining,
-                    Some(_) => ServerState::Active,
-                },
-                up: true,
-                pool: pool_ids
-                    .iter()
-                    .zip(0_u8..)
-                    .find(|(id, _)| **id == entry.pool)
-                    .map(|(_, pool)| PoolIndex(pool)),
-                pool_id: entry.pool,
-                networks: Networks::new(entry.networks.iter().copied()),
-            }
-        })
-        .collect()
 }

@@ -1,10 +1,13 @@
 //! The plan built from configurations, and what it says of addresses, names and servers.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::affinity::{Keys, Secret};
 use crate::balance::AffinityKey;
-use crate::config::{Action, Config, KeySource, Side};
+use crate::config::{Config, Side};
 use crate::net::{ListenerIndex, PoolIndex, SocketAddr};
+use crate::sip::Message;
 
 const CONFIG: &str = r#"
     trusted = ["198.18.100.0/24"]
@@ -41,8 +44,9 @@ const CONFIG: &str = r#"
     pool = "one"
 "#;
 
-fn keys() -> Keys {
-    Keys::new(&Secret::from_bytes(*b"0123456789abcdefghijklmnopqrstuv").unwrap())
+fn keys() -> Arc<Keys> {
+    let secret = Secret::from_bytes(*b"0123456789abcdefghijklmnopqrstuv").unwrap();
+    Arc::new(Keys::new(&secret))
 }
 
 fn build(config: &str, registry: &mut ServerRegistry) -> Plan {
@@ -105,19 +109,407 @@ fn directions_go_by_source_address() {
         ("::ffff:198.18.1.11", Direction::Farm),
     ] {
         assert_eq!(
-            plan.direction(source.parse().unwrap()),
+            plan.direction(ListenerIndex(0), source.parse().unwrap()),
             direction,
             "{source}"
         );
     }
 }
 
+/// A request with that start line, from that source to that listener: the number of its rule.
+fn rule_of(plan: &Plan, start: &str, rows: &str, source: &str, listener: u8) -> Option<usize> {
+    ask(plan, start, rows, source, listener, false, &|_| false)
+}
+
+fn ask(
+    plan: &Plan,
+    start: &str,
+    rows: &str,
+    source: &str,
+    listener: u8,
+    outbound: bool,
+    has_pin: &dyn Fn(PoolIndex) -> bool,
+) -> Option<usize> {
+    let (method, _) = start.split_once(' ').unwrap();
+    let text = format!(
+        "{start} SIP/2.0\r\nVia: SIP/2.0/UDP 203.0.113.9;branch=z9hG4bKa\r\nFrom: <sip:a@b.example>;tag=1\r\n\
+         To: <sip:Bob@Home.Example:5062>\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n{rows}\r\n"
+    );
+    let mut message = Message::new();
+    message.parse(text.as_bytes()).unwrap();
+    let source = source.parse().unwrap();
+    let listener = ListenerIndex(listener);
+    let question = Question {
+        listener,
+        source,
+        direction: plan.direction(listener, source),
+        outbound,
+        message: &message,
+        bytes: text.as_bytes(),
+        request_uri: message.request_uri().unwrap(),
+        is_own: start.contains("@self.example"),
+        has_pin,
+    };
+    let rule = plan.rule(&question)?;
+    plan.rules().iter().position(|of| core::ptr::eq(of, rule))
+}
+
 #[test]
 fn the_route_table_goes_by_listener_and_in_order() {
     let plan = plan();
-    assert_eq!(plan.route(ListenerIndex(0)), Some(PoolIndex(0)));
-    assert_eq!(plan.route(ListenerIndex(1)), Some(PoolIndex(1)));
-    assert_eq!(plan.route(ListenerIndex(3)), Some(PoolIndex(0)));
+    let rule = |listener| rule_of(&plan, "INVITE sip:a@b.example", "", "203.0.113.9", listener);
+    assert_eq!(rule(0), Some(1));
+    assert_eq!(rule(1), Some(0));
+    assert_eq!(rule(3), Some(1));
+    assert_eq!(
+        plan.rules()[0].action,
+        Action::Pool {
+            pool: PoolIndex(1),
+            key: KeySource::CallId
+        }
+    );
+}
+
+const RULES: &str = r#"
+    trusted = ["198.18.100.0/24"]
+    [[listeners]]
+    name = "clients"
+    address = "198.18.0.1:5060"
+    trusted = ["198.18.101.1"]
+    [[pools]]
+    name = "one"
+    servers = [{ name = "s1", address = "198.18.1.11:5060" }]
+"#;
+
+/// For each condition: what meets it and what just does not.
+#[test]
+fn each_condition_has_two_sides() {
+    const INVITE: &str = "INVITE sip:bob@home.example";
+    const OUTSIDE: &str = "203.0.113.9";
+    for (condition, start, rows, source, met) in [
+        ("from = 'outside'", INVITE, "", OUTSIDE, true),
+        ("from = 'outside'", INVITE, "", "198.18.100.9", false),
+        ("from = 'trusted'", INVITE, "", "198.18.100.9", true),
+        ("from = 'trusted'", INVITE, "", "198.18.101.1", true),
+        ("from = 'trusted'", INVITE, "", "198.18.101.2", false),
+        ("from = 'farm'", INVITE, "", "198.18.1.11", false),
+        ("sources = ['203.0.113.8/31']", INVITE, "", OUTSIDE, true),
+        ("sources = ['203.0.113.10/31']", INVITE, "", OUTSIDE, false),
+        ("methods = ['INVITE']", INVITE, "", OUTSIDE, true),
+        ("methods = ['INVITE']", "CANCEL sip:b@h", "", OUTSIDE, true),
+        ("methods = ['INVITE']", "ACK sip:b@h", "", OUTSIDE, true),
+        ("methods = ['INVITE']", "BYE sip:b@h", "", OUTSIDE, false),
+        (
+            "methods = ['BYE', 'X-NEW']",
+            "X-NEW sip:b@h",
+            "",
+            OUTSIDE,
+            true,
+        ),
+        ("methods = ['X-NEW']", "X-OLD sip:b@h", "", OUTSIDE, false),
+        (
+            "schemes = ['tel']",
+            "INVITE tel:+4930;phone-context=x",
+            "",
+            OUTSIDE,
+            true,
+        ),
+        ("schemes = ['tel']", INVITE, "", OUTSIDE, false),
+        (
+            "schemes = ['urn']",
+            "INVITE urn:service:sos",
+            "",
+            OUTSIDE,
+            true,
+        ),
+        (
+            "schemes = ['urn:service:sos']",
+            "INVITE URN:Service:SOS.fire",
+            "",
+            OUTSIDE,
+            true,
+        ),
+        (
+            "schemes = ['urn:service:sos']",
+            "INVITE urn:service:sosx",
+            "",
+            OUTSIDE,
+            false,
+        ),
+        (
+            "domains = ['home.example']",
+            "INVITE sip:b@HOME.Example.:5080",
+            "",
+            OUTSIDE,
+            true,
+        ),
+        (
+            "domains = ['home.example']",
+            "INVITE sip:b@x.home.example",
+            "",
+            OUTSIDE,
+            false,
+        ),
+        (
+            "domains = ['*.home.example']",
+            "INVITE sip:b@x.Home.example",
+            "",
+            OUTSIDE,
+            true,
+        ),
+        ("domains = ['*.home.example']", INVITE, "", OUTSIDE, false),
+        (
+            "domains = ['*.home.example']",
+            "INVITE sip:b@xhome.example",
+            "",
+            OUTSIDE,
+            false,
+        ),
+        (
+            "domains = ['[2001:db8::1]']",
+            "INVITE sip:b@[2001:DB8:0::1]:5080",
+            "",
+            OUTSIDE,
+            true,
+        ),
+        (
+            "domains = ['198.18.0.1']",
+            "INVITE sip:b@198.18.0.2",
+            "",
+            OUTSIDE,
+            false,
+        ),
+        (
+            "domains = ['self']",
+            "INVITE sip:b@self.example",
+            "",
+            OUTSIDE,
+            true,
+        ),
+        ("domains = ['self']", INVITE, "", OUTSIDE, false),
+        (
+            "domains = ['home.example']",
+            "INVITE tel:+49",
+            "",
+            OUTSIDE,
+            false,
+        ),
+        (
+            "user_prefixes = ['+49', '00']",
+            "INVITE sip:+4930@h",
+            "",
+            OUTSIDE,
+            true,
+        ),
+        (
+            "user_prefixes = ['+49']",
+            "INVITE tel:+4930;a=b",
+            "",
+            OUTSIDE,
+            true,
+        ),
+        (
+            "user_prefixes = ['+49']",
+            "INVITE sip:+4@h",
+            "",
+            OUTSIDE,
+            false,
+        ),
+        (
+            "user_prefixes = ['+49']",
+            "INVITE sip:h.example",
+            "",
+            OUTSIDE,
+            false,
+        ),
+        (
+            "header = { name = 'subject' }",
+            INVITE,
+            "s: x\r\n",
+            OUTSIDE,
+            true,
+        ),
+        ("header = { name = 'Subject' }", INVITE, "", OUTSIDE, false),
+        (
+            "header = { name = 'X-A', equals = 'Yes' }",
+            INVITE,
+            "x-a: yES\r\n",
+            OUTSIDE,
+            true,
+        ),
+        (
+            "header = { name = 'X-A', equals = 'yes' }",
+            INVITE,
+            "x-a: yes!\r\n",
+            OUTSIDE,
+            false,
+        ),
+        (
+            "header = { name = 'X-A', prefix = 'ye' }",
+            INVITE,
+            "X-A: YES\r\n",
+            OUTSIDE,
+            true,
+        ),
+        (
+            "header = { name = 'X-A', prefix = 'es' }",
+            INVITE,
+            "X-A: YES\r\n",
+            OUTSIDE,
+            false,
+        ),
+        (
+            "header = { name = 'User-Agent', contains = 'scan' }",
+            INVITE,
+            "User-Agent: a Scanner\r\n",
+            OUTSIDE,
+            true,
+        ),
+        (
+            "header = { name = 'User-Agent', contains = 'scan' }",
+            INVITE,
+            "User-Agent: a Scaner sca\r\n",
+            OUTSIDE,
+            true,
+        ),
+        (
+            "header = { name = 'User-Agent', contains = 'scann' }",
+            INVITE,
+            "User-Agent: a Scaner scan\r\n",
+            OUTSIDE,
+            false,
+        ),
+        (
+            "header = { name = 'X-A', equals = 'b' }",
+            INVITE,
+            "X-A: a\r\nX-A: b\r\n",
+            OUTSIDE,
+            true,
+        ),
+    ] {
+        let config = format!("{RULES}[[routes]]\n{condition}\ndrop = true\n");
+        let plan = build(&config, &mut ServerRegistry::new());
+        let rule = rule_of(&plan, start, rows, source, 0);
+        assert_eq!(rule.is_some(), met, "{condition}: {start} {rows} {source}");
+    }
+}
+
+#[test]
+fn rules_for_the_farm_are_for_what_it_sends_out() {
+    let rules =
+        "[[routes]]\npool = 'one'\n[[routes]]\nfrom = 'farm'\nnext_hop = '198.18.9.1:5060'\n";
+    let plan = build(&format!("{RULES}{rules}"), &mut ServerRegistry::new());
+    let of_farm = |outbound| {
+        let never = |_| false;
+        ask(
+            &plan,
+            "INVITE tel:+49",
+            "",
+            "198.18.1.11",
+            0,
+            outbound,
+            &never,
+        )
+    };
+    assert_eq!(of_farm(false), Some(0));
+    assert_eq!(of_farm(true), Some(1));
+    assert_eq!(
+        rule_of(&plan, "INVITE tel:+49", "", "203.0.113.9", 0),
+        Some(0)
+    );
+}
+
+#[test]
+fn a_pin_stands_in_for_the_header_that_cancel_lacks() {
+    let rules = "[[routes]]\nheader = { name = 'X-Tenant', equals = 'a' }\npool = 'one'\n\
+                 [[routes]]\nheader = { name = 'X-Tenant' }\ndrop = true\n";
+    let plan = build(&format!("{RULES}{rules}"), &mut ServerRegistry::new());
+    let asked = |start: &str, rows: &str, pinned: bool| {
+        ask(&plan, start, rows, "203.0.113.9", 0, false, &move |_| {
+            pinned
+        })
+    };
+    assert_eq!(asked("CANCEL sip:b@h", "", true), Some(0));
+    assert_eq!(asked("ACK sip:b@h", "", true), Some(0));
+    assert_eq!(asked("CANCEL sip:b@h", "", false), None);
+    assert_eq!(asked("BYE sip:b@h", "", true), None);
+    // One that has the header is taken at its word.
+    assert_eq!(asked("CANCEL sip:b@h", "X-Tenant: b\r\n", true), Some(1));
+}
+
+#[test]
+fn one_address_of_record_is_one_key_however_it_is_written() {
+    let keys = keys();
+    let key = |source: &KeySource, start: &str, rows: &str| {
+        let (method, _) = start.split_once(' ').unwrap();
+        let text = format!(
+            "{start} SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n{rows}\r\n"
+        );
+        let mut message = Message::new();
+        let _incomplete = message.parse(text.as_bytes());
+        let call_id = keys.call_id_hash(b"c");
+        let uri = message.request_uri().unwrap();
+        let ip = "198.18.9.9".parse().unwrap();
+        source.of(&keys, call_id, &message, text.as_bytes(), uri, ip)
+    };
+    let people =
+        "From: <sip:al@a.example>;tag=1\r\nTo: Bob <sips:b%6fb@Home.EXAMPLE.:5061;x=y>\r\n";
+    let aor = |start: &str| key(&KeySource::Aor, start, people);
+    let bob = aor("PUBLISH sip:bob@home.example");
+    assert_eq!(aor("REGISTER sip:home.example"), bob);
+    assert_eq!(
+        aor("SUBSCRIBE sip:bob@home.example:5070;transport=udp"),
+        bob
+    );
+    assert_ne!(aor("SUBSCRIBE sip:Bob@home.example"), bob);
+    assert_ne!(aor("SUBSCRIBE sip:bob@other.example"), bob);
+    assert_eq!(
+        aor("MESSAGE tel:+49-30.1(2)"),
+        aor("MESSAGE tel:+493012;x=y")
+    );
+
+    let from = |rows: &str| key(&KeySource::From, "INVITE sip:x@y", rows);
+    assert_eq!(
+        from("f: \"A, B\" <sip:al@A.example:5060>;tag=9\r\n"),
+        from(people)
+    );
+    let user = |start: &str| key(&KeySource::RuriUser, start, people);
+    assert_eq!(
+        user("INVITE sip:bob@one.example"),
+        user("INVITE sip:bob@two.example")
+    );
+    assert_ne!(
+        user("INVITE sip:bob@one.example"),
+        user("INVITE sip:bo@one.example")
+    );
+    let header = KeySource::from(&crate::config::KeySource::Header("X-Tenant".to_owned()));
+    let tenant = |rows: &str| key(&header, "INVITE sip:x@y", rows);
+    assert_eq!(tenant("x-tenant:  a \r\n"), tenant("X-Tenant: a\r\n"));
+    assert_ne!(tenant("X-Tenant: b\r\n"), tenant("X-Tenant: a\r\n"));
+    // What is not there is replaced by the Call-ID.
+    let call_id = key(&KeySource::CallId, "INVITE sip:x@y", "");
+    assert_eq!(tenant(""), call_id);
+    assert_eq!(user("INVITE sip:one.example"), call_id);
+    assert_ne!(key(&KeySource::Source, "INVITE sip:x@y", ""), call_id);
+}
+
+#[test]
+fn the_lowest_priority_takes_the_calls() {
+    let config = |weight| {
+        format!(
+            "[[listeners]]\nname = 'l'\naddress = '198.18.0.1:5060'\n[[pools]]\nname = 'p'\n\
+             servers = [{{ name = 'a', address = '198.18.1.1:5060', priority = 1, weight = {weight} }},\n\
+             {{ name = 'b', address = '198.18.1.2:5060', priority = 2 }}]"
+        )
+    };
+    for (weight, name) in [(1, "a"), (0, "b")] {
+        let plan = build(&config(weight), &mut ServerRegistry::new());
+        let pool = plan.pool(PoolIndex(0)).unwrap();
+        for key in 0..100_u64 {
+            let chosen = pool.select(AffinityKey(key << 57 | key)).unwrap();
+            assert_eq!(&*plan.server(chosen).unwrap().name, name);
+        }
+    }
 }
 
 #[test]
@@ -179,7 +571,7 @@ fn weight_0_takes_no_new_calls_and_removal_retires() {
     // It may still answer and still counts as farm.
     assert!(retired.sends_from("198.18.1.11".parse().unwrap()));
     assert_eq!(
-        plan.direction("198.18.1.11".parse().unwrap()),
+        plan.direction(ListenerIndex(0), "198.18.1.11".parse().unwrap()),
         Direction::Farm
     );
     assert_eq!(
@@ -216,9 +608,9 @@ fn a_failed_build_leaves_the_registry_as_it_was() {
     build(CONFIG, &mut registry);
     let slots = registry.len();
     let mut config = Config::parse(&CONFIG.replace("\"s1\"", "\"new\"")).unwrap();
-    config.routes[1].action = Action::Pool {
+    config.routes[1].action = crate::config::Action::Pool {
         pool: "nowhere".to_owned(),
-        key: KeySource::CallId,
+        key: crate::config::KeySource::CallId,
     };
     assert!(matches!(
         Plan::build(&config, &mut registry, &keys()),

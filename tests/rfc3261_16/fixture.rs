@@ -158,7 +158,7 @@ impl Lab {
             .map(|worker| {
                 let metrics = metrics[usize::from(worker)].clone();
                 let worker = WorkerIndex(worker);
-                Forwarder::new(worker, workers, keys.clone(), pins.clone(), metrics)
+                Forwarder::new(worker, workers, pins.clone(), metrics)
             })
             .collect();
         Self {
@@ -180,6 +180,13 @@ impl Lab {
         self.plan = plan(config, &mut self.registry, &self.keys);
     }
 
+    /// The same pins and server slots with other keys: a rotation by reload.
+    #[track_caller]
+    pub fn reload_with(&mut self, config: &str, keys: Keys) {
+        self.keys = Arc::new(keys);
+        self.reload(config);
+    }
+
     /// Another node, or this one after a restart: nothing but secret and configuration in common.
     pub fn restart(&mut self) {
         self.pins = Arc::new(Pins::new(4096));
@@ -188,7 +195,6 @@ impl Lab {
             self.forwarders[usize::from(worker)] = Forwarder::new(
                 WorkerIndex(worker),
                 workers,
-                self.keys.clone(),
                 self.pins.clone(),
                 self.metrics[usize::from(worker)].clone(),
             );
@@ -269,7 +275,7 @@ impl Lab {
 }
 
 #[track_caller]
-fn plan(config: &str, registry: &mut ServerRegistry, keys: &Keys) -> Plan {
+fn plan(config: &str, registry: &mut ServerRegistry, keys: &Arc<Keys>) -> Plan {
     let config = match Config::parse(config) {
         Ok(config) => config,
         Err(error) => panic!("{error}"),

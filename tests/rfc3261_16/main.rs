@@ -7,6 +7,7 @@
 
 mod answers;
 mod dialog;
+mod directions;
 mod fixture;
 mod record_route;
 mod responses;

@@ -1,0 +1,299 @@
+//! Builds a plan from its configuration.
+
+use std::sync::Arc;
+
+use super::super::listener::with_canonical_ip;
+use super::super::networks::{AddressMap, Networks, address_key};
+use super::super::registry::{ServerRegistry, stable_hash};
+use super::super::{Action, KeySource, Listener, Rule};
+use super::{Plan, PlanError, Pool, Rules, Server, ServerState, side_number};
+use crate::affinity::Keys;
+use crate::balance::{Maglev, Member, TableError};
+use crate::config::{self, Config};
+use crate::limits::{LISTENERS_MAX, POOLS_MAX};
+use crate::net::{IpAddr, ListenerIndex, Network, PoolIndex, ServerIndex, SocketAddr};
+
+/// A server's place in a pool, as configured.
+#[derive(Clone, Copy)]
+struct Membership {
+    pool: PoolIndex,
+    server: ServerIndex,
+    weight: u32,
+    priority: u8,
+}
+
+/// Collects the parts of a plan.
+pub(super) struct Builder<'c> {
+    config: &'c Config,
+    listeners: Box<[Listener]>,
+}
+
+impl<'c> Builder<'c> {
+    pub(super) fn new(config: &'c Config) -> Result<Self, PlanError> {
+        let count = config.listeners.len();
+        if !(1..=LISTENERS_MAX).contains(&count) {
+            return Err(PlanError::Count("listeners", count, LISTENERS_MAX));
+        }
+        let count = config.pools.len();
+        if !(1..=POOLS_MAX).contains(&count) {
+            return Err(PlanError::Count("pools", count, POOLS_MAX));
+        }
+        let listeners = config
+            .listeners
+            .iter()
+            .zip(0_u8..)
+            .map(|(listener, index)| Listener::new(ListenerIndex(index), listener))
+            .collect();
+        Ok(Self { config, listeners })
+    }
+
+    pub(super) fn build(
+        self,
+        registry: &mut ServerRegistry,
+        keys: &Arc<Keys>,
+    ) -> Result<Plan, PlanError> {
+        let mut members: Vec<Membership> = Vec::new();
+        for (pool, index) in self.config.pools.iter().zip(0_u8..) {
+            for server in &pool.servers {
+                let networks = if pool.networks.is_empty() {
+                    vec![Network::host(server.address.ip())]
+                } else {
+                    pool.networks.clone()
+                };
+                let slot = registry.register(
+                    &server.name,
+                    server.address,
+                    networks,
+                    stable_hash(&pool.name),
+                )?;
+                members.push(Membership {
+                    pool: PoolIndex(index),
+                    server: slot,
+                    weight: server.weight,
+                    priority: server.priority,
+                });
+            }
+        }
+        let servers = servers(self.config, registry, &members);
+        let pools = self.pools(&servers, &members, keys)?;
+        let mut servers_by_id: Vec<_> = servers
+            .iter()
+            .map(|server| (server.id, server.index))
+            .collect();
+        servers_by_id.sort_unstable();
+        // Of two servers at one address the configured one counts, not the retired one.
+        let mut by_age: Vec<&Server> = servers.iter().collect();
+        by_age.sort_by_key(|server| server.state == ServerState::Retired);
+        let table = self.table()?;
+        Ok(Plan {
+            node: self.config.node,
+            rules: self.rules(),
+            asks_for_own_domain: table.iter().any(Rule::asks_for_own_domain),
+            table,
+            keys: Arc::clone(keys),
+            servers_by_id: servers_by_id.into(),
+            servers_by_address: AddressMap::new(
+                by_age.iter().map(|server| (server.address, server.index)),
+            ),
+            farm: Networks::new(registry.entries().iter().flat_map(|entry| {
+                let own = Network::host(entry.address.ip());
+                entry.networks.iter().copied().chain([own])
+            })),
+            trusted: Networks::new(self.config.trusted.iter().copied()),
+            own: self.own(),
+            own_hosts: self.own_hosts(),
+            own_names: self.own_names(),
+            by_side: self.by_side(),
+            listeners: self.listeners,
+            pools,
+            servers,
+        })
+    }
+
+    fn pools(
+        &self,
+        servers: &[Server],
+        members: &[Membership],
+        keys: &Keys,
+    ) -> Result<Box<[Pool]>, TableError> {
+        let pools = self.config.pools.iter().zip(0_u8..);
+        pools
+            .map(|(pool, index)| {
+                let takes_calls = |member: &&Membership| {
+                    let server = servers.get(usize::from(member.server.0));
+                    member.pool == PoolIndex(index)
+                        && member.weight > 0
+                        && server.is_some_and(|server| server.up)
+                };
+                let takers = || members.iter().filter(takes_calls);
+                let first = takers().map(|member| member.priority).min();
+                let eligible: Vec<Member> = takers()
+                    .filter(|member| Some(member.priority) == first)
+                    .filter_map(|member| {
+                        Some(Member {
+                            server: member.server,
+                            id: servers.get(usize::from(member.server.0))?.id,
+                            weight: member.weight,
+                        })
+                    })
+                    .collect();
+                let table = match eligible.as_slice() {
+                    [] => None,
+                    some => Some(Arc::new(Maglev::new(&keys.table_seed(), some)?)),
+                };
+                Ok(Pool {
+                    name: pool.name.as_str().into(),
+                    reach: pool.reach,
+                    udp_max_request: pool.udp_max_request,
+                    id: stable_hash(&pool.name),
+                    table,
+                })
+            })
+            .collect()
+    }
+
+    fn table(&self) -> Result<Box<[Rule]>, PlanError> {
+        if self.config.routes.is_empty() {
+            return Ok([Rule::everything_to(PoolIndex(0))].into());
+        }
+        let routes = self.config.routes.iter().enumerate();
+        routes
+            .map(|(number, route)| {
+                let listener = match &route.listener {
+                    None => None,
+                    Some(name) => {
+                        let of_name = |listener: &&Listener| *listener.name == **name;
+                        let found = self.listeners.iter().find(of_name);
+                        Some(found.ok_or(PlanError::Route(number))?.index)
+                    }
+                };
+                let action = self.action(&route.action).ok_or(PlanError::Route(number))?;
+                Ok(Rule::new(route, listener, action))
+            })
+            .collect()
+    }
+
+    fn action(&self, action: &config::Action) -> Option<Action> {
+        Some(match action {
+            config::Action::Pool { pool, key } => {
+                let mut pools = self.config.pools.iter().zip(0_u8..);
+                let (_, index) = pools.find(|(of, _)| of.name == *pool)?;
+                Action::Pool {
+                    pool: PoolIndex(index),
+                    key: KeySource::from(key),
+                }
+            }
+            config::Action::NextHop(address) => Action::NextHop(with_canonical_ip(*address)),
+            config::Action::Reject(status) => Action::Reject(*status),
+            config::Action::Drop => Action::Drop,
+        })
+    }
+
+    fn rules(&self) -> Rules {
+        let sip = &self.config.sip;
+        Rules {
+            max_breadth: sip.max_breadth,
+            own_vias_max: sip.own_vias_max,
+            proxy_require: sip
+                .proxy_require
+                .iter()
+                .map(|tag| tag.as_str().into())
+                .collect(),
+            answers_per_second: sip.answers_per_second,
+            pins: self.config.datapath.pins > 0,
+        }
+    }
+
+    fn own(&self) -> AddressMap<ListenerIndex> {
+        // Bound addresses first: of two listeners that claim one address the bound one has it.
+        let bound = self
+            .listeners
+            .iter()
+            .map(|listener| (listener.address, listener.index));
+        let advertised = self
+            .listeners
+            .iter()
+            .map(|listener| (listener.advertised, listener.index));
+        let literal_aliases = self.aliases().filter_map(|(alias, listener)| {
+            let host = alias.trim_start_matches('[').trim_end_matches(']');
+            let ip: IpAddr = host.parse().ok()?;
+            Some((
+                SocketAddr::new(ip, listener.advertised.port()),
+                listener.index,
+            ))
+        });
+        AddressMap::new(bound.chain(advertised).chain(literal_aliases))
+    }
+
+    fn own_hosts(&self) -> Box<[u128]> {
+        let hosts = self.listeners.iter().flat_map(|listener| {
+            [listener.address.ip(), listener.advertised.ip()].map(address_key)
+        });
+        let mut hosts: Vec<u128> = hosts.collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts.into()
+    }
+
+    fn own_names(&self) -> Box<[(Box<[u8]>, ListenerIndex)]> {
+        self.aliases()
+            .map(|(alias, listener)| {
+                let name = alias.strip_suffix('.').unwrap_or(alias);
+                (name.as_bytes().into(), listener.index)
+            })
+            .collect()
+    }
+
+    fn aliases(&self) -> impl Iterator<Item = (&str, &Listener)> {
+        let listeners = self.config.listeners.iter().zip(&self.listeners);
+        listeners.flat_map(|(config, listener)| {
+            config
+                .aliases
+                .iter()
+                .map(move |alias| (alias.as_str(), listener))
+        })
+    }
+
+    fn by_side(&self) -> [[Option<ListenerIndex>; 2]; 2] {
+        let mut by_side = [[None; 2]; 2];
+        for listener in self.listeners.iter().rev() {
+            let family = usize::from(listener.address.is_ipv6());
+            by_side[side_number(listener.side)][family] = Some(listener.index);
+        }
+        by_side
+    }
+}
+
+fn servers(config: &Config, registry: &ServerRegistry, members: &[Membership]) -> Box<[Server]> {
+    let pool_ids: Vec<u32> = config
+        .pools
+        .iter()
+        .map(|pool| stable_hash(&pool.name))
+        .collect();
+    let entries = registry.entries().iter().zip(0_u16..);
+    entries
+        .map(|(entry, slot)| {
+            let index = ServerIndex(slot);
+            let member = members.iter().find(|member| member.server == index);
+            Server {
+                index,
+                id: entry.id,
+                name: entry.name.as_str().into(),
+                address: with_canonical_ip(entry.address),
+                state: match member {
+                    None => ServerState::Retired,
+                    Some(member) if member.weight == 0 => ServerState::Draining,
+                    Some(_) => ServerState::Active,
+                },
+                up: true,
+                pool: pool_ids
+                    .iter()
+                    .zip(0_u8..)
+                    .find(|(id, _)| **id == entry.pool)
+                    .map(|(_, pool)| PoolIndex(pool)),
+                pool_id: entry.pool,
+                networks: Networks::new(entry.networks.iter().copied()),
+            }
+        })
+        .collect()
+}
