@@ -116,6 +116,7 @@ fn route_token(c: &mut Criterion) {
             flow: flow.map(endpoint),
             listener: ListenerIndex(1),
             nat: flow.is_some(),
+            callee: false,
             pair: Pair::Single,
             initiator: keys.tag_hash(b"1928301774"),
         };

@@ -86,13 +86,13 @@ pub struct NodeId(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallIdHash(pub u64);
 
-/// Short keyed hash of a tag ([`Keys::tag_hash`]): 29 bits, what a route token has room for.
+/// Short keyed hash of a tag ([`Keys::tag_hash`]): 28 bits, what a route token has room for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TagHash(u32);
 
 impl TagHash {
-    /// Bits of the hash. Two tags share a hash once in 537 million.
-    const BITS: u32 = 29;
+    /// Bits of the hash. Two tags share a hash once in 268 million.
+    const BITS: u32 = 28;
 
     fn new(hash: u64) -> Self {
         let [a, b, c, d, ..] = hash.to_le_bytes();

@@ -5,7 +5,7 @@
 //! strips method and headers from it (§19.1.1, table 1). The user part survives that.
 //!
 //! ```text
-//! v  k  base32hex( IV 64 │ enciphered: server 32, From-tag hash 29, pair 2, NAT 1, listener 5,
+//! v  k  base32hex( IV 64 │ enciphered: server 32, callee 1, From-tag hash 28, pair 2, NAT 1, listener 5,
 //! │  │                        protocol 3, check 8 │ and with a flow: port 16, IPv4 32 or IPv6 128 )
 //! │  key id, in clear
 //! prefix
@@ -87,12 +87,15 @@ pub enum Pair {
 pub struct RouteToken {
     /// The server of the dialog.
     pub server: ServerId,
-    /// The client's flow, where it has to be used. A scope id or flow label is not kept.
+    /// The client's flow. A scope id or flow label is not kept.
     pub flow: Option<Endpoint>,
     /// The listener on the client side.
     pub listener: ListenerIndex,
     /// The client is behind a NAT: in-dialog requests go to the flow, not to the Request-URI.
+    /// Without it the flow is used where the Request-URI leads nowhere.
     pub nat: bool,
+    /// The flow is that of the dialog's callee, not of its initiator.
+    pub callee: bool,
     /// One row or two.
     pub pair: Pair,
     /// Hash of the dialog initiator's From tag: tells the direction of a later request.
@@ -139,6 +142,12 @@ impl RouteToken {
         matches!(user.len(), TOKEN_LEN | TOKEN_LEN_V4 | TOKEN_LEN_V6)
             && user[0].eq_ignore_ascii_case(&PREFIX)
             && base32::value(user[1]).is_some_and(|id| KeyId::new(id).is_some())
+    }
+
+    /// Whether a user part has the form of a token with a flow; says nothing about who made it.
+    #[inline]
+    pub fn is_flow_token(user: &[u8]) -> bool {
+        Self::is_token(user) && user.len() != TOKEN_LEN
     }
 
     /// The text of this token under the current key.
@@ -210,6 +219,7 @@ impl RouteToken {
     fn to_words(self) -> [u64; 2] {
         let protocol = self.flow.map_or(0, |flow| flow.protocol as u64);
         let first = u64::from(self.server.0) << 32
+            | u64::from(self.callee) << 31
             | u64::from(self.initiator.bits()) << 3
             | (self.pair as u64) << 1
             | u64::from(self.nat);
@@ -234,6 +244,7 @@ impl RouteToken {
             }),
             listener: ListenerIndex((second >> 59) as u8),
             nat: first & 1 != 0,
+            callee: first >> 31 & 1 != 0,
             pair: match first >> 1 & 3 {
                 0 => Pair::Single,
                 1 => Pair::Outside,

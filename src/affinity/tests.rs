@@ -50,6 +50,7 @@ fn token(flow: Option<&str>) -> RouteToken {
         flow: flow.map(endpoint),
         listener: ListenerIndex(31),
         nat: true,
+        callee: false,
         pair: Pair::Farm,
         initiator: keys().tag_hash(b"1928301774"),
     }
@@ -674,7 +675,7 @@ fn affinity_vectors_hold() {
 proptest! {
     #[test]
     fn tokens_come_back(server: u32, port: u16, ip: IpAddr, listener in 0..32u8, nat: bool,
-                        call_id: u64, tag: Vec<u8>, pair in 0..3usize, flow in 0..7u8) {
+                        callee: bool, call_id: u64, tag: Vec<u8>, pair in 0..3usize, flow in 0..7u8) {
         let keys = keys();
         let token = RouteToken {
             server: ServerId(server),
@@ -684,6 +685,7 @@ proptest! {
             }),
             listener: ListenerIndex(listener),
             nat,
+            callee,
             pair: [Pair::Single, Pair::Outside, Pair::Farm][pair],
             initiator: keys.tag_hash(&tag),
         };

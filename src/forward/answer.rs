@@ -5,7 +5,7 @@
 //! source address. All answers together have a rate limit; one per source is not there yet.
 
 use super::text::{Text, Writer};
-use super::via::{is_forbidden, marks, push_mark, response_target};
+use super::via::{is_forbidden, push_mark};
 use super::{Context, Rejection};
 use crate::limits::DATAGRAM_LEN_MAX;
 use crate::net::SocketAddr;
@@ -60,7 +60,7 @@ impl Answers {
         status: u16,
     ) -> Result<Answer<'_>, DropReason> {
         let via = context.message.top_via().ok_or(DropReason::Malformed)?;
-        let peer = response_target(via, context.flow.peer);
+        let peer = context.response_target(via);
         // Somebody writes our own address into the source of a datagram.
         if is_forbidden(peer) || context.plan.listener_at(peer).is_some() {
             return Err(DropReason::NextHopForbidden);
@@ -139,7 +139,7 @@ impl Context<'_> {
     /// what §18.2.1 and RFC 3581 §4 add.
     fn write_vias(&self, out: &mut Writer<'_>) {
         let mut marks = match self.message.top_via() {
-            Some(via) => marks(via, self.flow.peer),
+            Some(via) => self.marks(via),
             None => Default::default(),
         };
         for row in self.message.rows(HeaderName::Via) {

@@ -12,12 +12,14 @@
 //! | `route_set`, `request_uri` | §16.4 route information preprocessing, §16.6 steps 2 and 6 |
 //! | `target`, `hop` | §16.5 targets, §16.6 step 7 next hop |
 //! | `request`, `record_route`, `via` | §16.6 steps 3 to 9, §18.2.1, RFC 3581 |
+//! | `client` | clients behind a NAT |
 //! | `response` | §16.11 responses, §18.2.2 |
 //! | `rejection`, `answer` | §8.2.6, §8.2.7, §11.2 answers of our own |
 //!
 //! What needs a transaction (forking, timers, own retransmissions) is not here.
 
 mod answer;
+mod client;
 mod hop;
 mod record_route;
 mod rejection;

@@ -8,7 +8,7 @@ use crate::config::Side;
 use crate::net::{Endpoint, Protocol, ServerId};
 use crate::packet::EditList;
 use crate::route::{Direction, Listener};
-use crate::sip::{HeaderName, Host, Method, NameAddr, Via, values};
+use crate::sip::{Method, Via};
 
 /// Whether a request of this method gets our `Record-Route`.
 ///
@@ -87,24 +87,18 @@ impl Context<'_> {
             None => server_at,
         };
         let old = routes.token.as_ref();
-        let nat = !from_farm && self.is_behind_nat(via);
-        // Both ends in the farm: the called server is in `server`, the calling one in the flow,
-        // without the NAT mark.
-        if let Some(between) = old.filter(|token| token.flow.is_some() && !token.nat) {
+        // Both ends in the farm: the token is the same from either.
+        if let Some(between) = old.filter(|token| self.is_between_servers(token)) {
             return *between;
         }
-        let caller = (from_farm && target.side == Side::Farm).then(|| match server_at {
-            Some(server) => server.address,
-            None => self.flow.peer,
-        });
-        let flow = caller.or(nat.then_some(self.flow.peer));
+        let flow = self.dialog_flow(old, target, received, via);
         RouteToken {
             server: server
                 .map(|server| server.id)
                 .or(old.map(|token| token.server))
                 .unwrap_or(ServerId::OUTSIDE),
-            flow: flow.map(|address| Endpoint {
-                address,
+            flow: flow.map(|flow| Endpoint {
+                address: flow.address,
                 protocol: Protocol::Udp,
             }),
             listener: if target.side == Side::Farm {
@@ -112,32 +106,13 @@ impl Context<'_> {
             } else {
                 egress.index
             },
-            nat,
+            nat: flow.is_some_and(|flow| flow.nat),
+            callee: flow.is_some_and(|flow| flow.callee),
             pair: Pair::Single,
             initiator: match old {
                 Some(token) => token.initiator,
                 None => self.keys.tag_hash(self.sender_tag()),
             },
         }
-    }
-
-    /// Whether in-dialog requests to the client can only take the flow that this request came by:
-    /// its only `Via` names another address than its source, and its Contact names that same one.
-    fn is_behind_nat(&self, via: &Via) -> bool {
-        let Some(sent_by) = via.host.ip() else {
-            return false;
-        };
-        if sent_by == self.flow.peer.ip() || self.message.vias_below(self.bytes).next().is_some() {
-            return false;
-        }
-        let contact = self
-            .message
-            .first(HeaderName::Contact)
-            .and_then(|row| values(self.bytes, row).next())
-            .and_then(|value| NameAddr::parse(self.bytes, value).ok());
-        contact
-            .and_then(|contact| contact.uri.host)
-            .and_then(Host::ip)
-            == Some(sent_by)
     }
 }

@@ -3,7 +3,6 @@
 use super::request_uri::{RequestUri, push_host_port};
 use super::route_set::RouteSet;
 use super::target::{Choice, Target};
-use super::via::{mark_source, response_target};
 use super::{Context, Rejection, record_route};
 use crate::affinity::{
     AnswerInput, Branch, BranchInput, Mode, NodeId, SentBy, VIA_PARAMETER_NAME, ViaParameter,
@@ -97,7 +96,7 @@ impl Context<'_> {
         self.insert_rows(
             edits, routes, &target, received, egress, via, &branch, reach,
         );
-        mark_source(edits, via, self.flow.peer);
+        self.mark_source(edits, via);
         routes.edit(edits, self, strict);
         let patch = self.count_hop(edits);
 
@@ -248,7 +247,7 @@ impl Context<'_> {
             self.keys,
             branch,
             Endpoint {
-                address: response_target(via, self.flow.peer),
+                address: self.response_target(via),
                 protocol: Protocol::Udp,
             },
         ));

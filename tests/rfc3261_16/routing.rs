@@ -21,6 +21,7 @@ fn sealed(lab: &Lab, server: ServerId, flow: Option<&str>, call_id: &str) -> Str
         }),
         listener: ListenerIndex(0),
         nat: flow.is_some(),
+        callee: false,
         pair: Pair::Single,
         initiator: lab.keys.tag_hash(b"a1"),
     };
