@@ -187,11 +187,14 @@ class Dialog:
 def expect(uas, what, seconds=3.0):
     """The next message at any of these: (who, message). It must be `what`, a method or a status."""
     uas = [uas] if isinstance(uas, Ua) else list(uas)
-    ready, _, _ = select.select([ua.socket for ua in uas], [], [], seconds)
-    if not ready:
-        raise Failure(f"no {what} at {', '.join(ua.namespace for ua in uas)} within {seconds} s")
-    ua = next(ua for ua in uas if ua.socket in ready)
-    got = Message(*ua.socket.recvfrom(65535))
+    got = None
+    # A proxy behind viaduct may say 100 first.
+    while got is None or got.status == 100 != what:
+        ready, _, _ = select.select([ua.socket for ua in uas], [], [], seconds)
+        if not ready:
+            raise Failure(f"no {what} at {', '.join(ua.namespace for ua in uas)} within {seconds} s")
+        ua = next(ua for ua in uas if ua.socket in ready)
+        got = Message(*ua.socket.recvfrom(65535))
     check(what in (got.status, None if got.status else got.method), f"{what} expected at {ua.namespace}, got {got}")
     return ua, got
 
