@@ -534,6 +534,7 @@ fn flood(lab: &Lab, server: SocketAddr, count: u64) -> u64 {
     let sockets = Lab::inside(&lab.client, move || {
         let options = SocketOptions {
             reuse_port: false,
+            freebind: false,
             receive_buffer_len: 1 << 20,
             send_buffer_len: 1 << 20,
         };

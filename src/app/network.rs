@@ -30,7 +30,10 @@ pub(super) enum NetworkError {
     #[error("cannot read routes and neighbours: {0}")]
     Neighbor(#[from] NeighborError),
     /// A listener's address is on no interface that XDP could serve.
-    #[error("listener {name} ({address}): the address is on no interface that XDP can serve")]
+    #[error(
+        "listener {name} ({address}): the address is on no interface that XDP can serve; \
+         `interface` names one for an address that the host does not have yet"
+    )]
     NoInterface {
         /// The listener.
         name: String,
@@ -302,7 +305,10 @@ fn open_xdp(config: &Config, runtime: &Handle, attach: AttachMode) -> Result<Ope
 fn arms(config: &Config, table: &EgressTable) -> Result<Vec<Arm>, NetworkError> {
     let mut arms: Vec<Arm> = Vec::new();
     for listener in &config.listeners {
-        let interface = table.interface_of(listener.address.ip());
+        let interface = match &listener.interface {
+            Some(name) => table.interface_named(name),
+            None => table.interface_of(listener.address.ip()),
+        };
         // AF_XDP on loopback does not reliably round-trip; sockets are right there.
         let Some(interface) = interface.filter(|interface| interface.name != "lo") else {
             return Err(NetworkError::NoInterface {
@@ -369,7 +375,11 @@ fn numbered(config: &Config) -> impl Iterator<Item = (ListenerIndex, &Listener)>
 
 fn with_listeners(builder: Builder, config: &Config) -> Builder {
     numbered(config).fold(builder, |builder, (index, listener)| {
-        builder.listener(index, listener.address)
+        let builder = builder.listener(index, listener.address);
+        match listener.freebind {
+            true => builder.freebind(listener.address),
+            false => builder,
+        }
     })
 }
 

@@ -27,6 +27,14 @@ pub(super) fn restart_needed(old: &Config, new: &Config) -> Vec<Fault> {
             old.address == new.address,
         );
         fixed(&format!("listeners[{index}].name"), old.name == new.name);
+        fixed(
+            &format!("listeners[{index}].freebind"),
+            old.freebind == new.freebind,
+        );
+        fixed(
+            &format!("listeners[{index}].interface"),
+            old.interface == new.interface,
+        );
     }
     faults
 }

@@ -111,6 +111,7 @@ enum Devices {
 pub struct Builder {
     metrics: Vec<Arc<WorkerMetrics>>,
     listeners: Vec<(ListenerIndex, SocketAddr)>,
+    freebind: Vec<SocketAddr>,
     devices: Devices,
     zero_copy: ZeroCopy,
     huge_pages: HugePages,
@@ -124,6 +125,7 @@ impl Builder {
         Self {
             metrics,
             listeners: Vec::new(),
+            freebind: Vec::new(),
             devices: Devices::Real(Vec::new()),
             zero_copy: ZeroCopy::Auto,
             huge_pages: HugePages::Try,
@@ -135,6 +137,12 @@ impl Builder {
     /// A listener and the address it is bound to. Port 0 lets the kernel choose, with one worker.
     pub fn listener(mut self, index: ListenerIndex, address: SocketAddr) -> Self {
         self.listeners.push((index, address));
+        self
+    }
+
+    /// A listener's address that the host may not have yet.
+    pub fn freebind(mut self, address: SocketAddr) -> Self {
+        self.freebind.push(address);
         self
     }
 
@@ -204,11 +212,17 @@ impl Builder {
     pub fn build(self) -> Result<Datapath, DatapathError> {
         let options = SocketOptions {
             reuse_port: self.metrics.len() > 1,
+            freebind: false,
             receive_buffer_len: SOCKET_BUFFER_LEN,
             send_buffer_len: SOCKET_BUFFER_LEN,
         };
+        let freebind = self.freebind.clone();
         self.build_with(|_worker, address| {
             let bind = |source| DatapathError::Bind { address, source };
+            let options = SocketOptions {
+                freebind: freebind.contains(&address),
+                ..options
+            };
             let socket = datagram::open(address, &options).map_err(bind)?;
             let local = datagram::local_address(&socket).map_err(bind)?;
             Ok((local, Io::Kernel(socket)))

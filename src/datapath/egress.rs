@@ -292,6 +292,13 @@ impl EgressTable {
             .find(|interface| interface.addresses.contains(&address))
     }
 
+    /// The interface of a name.
+    pub fn interface_named(&self, name: &str) -> Option<&Interface> {
+        self.interfaces
+            .iter()
+            .find(|interface| interface.name == name)
+    }
+
     fn hop(&self, local: IpAddr, peer: SocketAddr) -> Option<&Hop> {
         if self.incomplete || self.rules.iter().any(|rule| rule.matches(local, peer.ip())) {
             return None;

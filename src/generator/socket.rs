@@ -63,6 +63,7 @@ impl Sockets {
     pub(super) fn bind(wanted: &[SocketAddr]) -> Result<Rc<Self>, BindError> {
         let options = SocketOptions {
             reuse_port: false,
+            freebind: false,
             receive_buffer_len: SOCKET_BUFFER_LEN,
             send_buffer_len: SOCKET_BUFFER_LEN,
         };

@@ -22,6 +22,8 @@ use crate::limits::BATCH;
 pub struct SocketOptions {
     /// Several sockets share the address, and the kernel spreads flows over them.
     pub reuse_port: bool,
+    /// The address may be bound before the host has it (ip(7), `IP_FREEBIND`).
+    pub freebind: bool,
     /// Receive buffer wanted, in bytes; the kernel may give less to an unprivileged process.
     pub receive_buffer_len: usize,
     /// Send buffer wanted, in bytes.
@@ -55,10 +57,12 @@ pub fn open(local: SocketAddr, options: &SocketOptions) -> io::Result<OwnedFd> {
     }
     match local {
         SocketAddr::V4(_) => {
+            sockopt::set_ip_freebind(&socket, options.freebind)?;
             sockopt::set_ip_mtu_discover(&socket, sockopt::Ipv4PathMtuDiscovery::DONT)?;
             set_flag(&socket, libc::IPPROTO_IP, IP_RECVFRAGSIZE)?;
         }
         SocketAddr::V6(_) => {
+            sockopt::set_ipv6_freebind(&socket, options.freebind)?;
             sockopt::set_ipv6_v6only(&socket, true)?;
             sockopt::set_ipv6_mtu_discover(&socket, sockopt::Ipv6PathMtuDiscovery::DONT)?;
             set_flag(&socket, libc::IPPROTO_IPV6, IPV6_RECVFRAGSIZE)?;
@@ -417,6 +421,7 @@ mod tests {
 
     const OPTIONS: SocketOptions = SocketOptions {
         reuse_port: false,
+        freebind: false,
         receive_buffer_len: 1 << 20,
         send_buffer_len: 1 << 20,
     };
@@ -505,5 +510,20 @@ mod tests {
         let slices = buffers.iter_mut().map(|buffer| &mut buffer[..]);
         assert_eq!(receive.receive(&receiver, slices).unwrap(), BATCH);
         assert_eq!(receive.received().count(), BATCH);
+    }
+
+    #[test]
+    fn an_address_of_nobody_is_bound_with_freebind_only() {
+        // TEST-NET-3 of RFC 5737 and the documentation prefix of RFC 3849: no host has them.
+        for address in ["203.0.113.250:0", "[2001:db8::250]:0"] {
+            let address = address.parse().unwrap();
+            let refused = open(address, &OPTIONS).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::AddrNotAvailable);
+            let freebind = SocketOptions {
+                freebind: true,
+                ..OPTIONS
+            };
+            open(address, &freebind).unwrap();
+        }
     }
 }
