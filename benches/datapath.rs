@@ -62,6 +62,7 @@ struct Client {
 impl Client {
     fn new(local: SocketAddr) -> Self {
         let options = SocketOptions {
+            freebind: false,
             reuse_port: false,
             receive_buffer_len: 4 << 20,
             send_buffer_len: 4 << 20,
