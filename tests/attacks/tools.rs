@@ -16,7 +16,6 @@ pub(crate) const FLOW: &str = "203.0.113.50:31337";
 
 /// A call of the client behind a NAT, as everybody on its way sees it.
 pub(crate) struct NatCall {
-    pub(crate) id: String,
     pub(crate) invite: Sent,
     pub(crate) record_route: Vec<String>,
 }
@@ -29,7 +28,6 @@ impl NatCall {
         let back = lab.reply(response(&invite, 200, "b1"), &invite).sent();
         assert_eq!(back.to, FLOW.parse().unwrap());
         Self {
-            id: id.to_owned(),
             invite,
             record_route: rows(&back.bytes, "Record-Route"),
         }
@@ -73,6 +71,7 @@ pub(crate) fn sealed(lab: &Lab, server: ServerId, flow: Option<&str>, call_id: &
         }),
         listener: ListenerIndex(0),
         nat: flow.is_some(),
+        callee: false,
         pair: Pair::Single,
         initiator: lab.keys.tag_hash(b"a1"),
     };
