@@ -43,9 +43,11 @@
 //! ```
 
 mod maglev;
+mod moves;
 mod rendezvous;
 
 pub use maglev::Maglev;
+pub use moves::Moves;
 pub use rendezvous::Rendezvous;
 
 use crate::limits::{SERVERS_MAX, WEIGHT_MAX};

@@ -75,6 +75,11 @@ impl Pool {
         self.table.as_ref()?.select(key)
     }
 
+    /// The table that keys are looked up in; `None` if no server takes new calls.
+    pub fn table(&self) -> Option<&Maglev> {
+        self.table.as_deref()
+    }
+
     /// Whether a server takes new calls.
     pub fn is_up(&self) -> bool {
         self.table.is_some()
