@@ -19,7 +19,7 @@ pub enum Command {
     /// Serve: take SIP at the listeners and balance it over the pools.
     Run(ConfigArgs),
     /// Read a configuration as `run` would and name every fault.
-    Check(ConfigArgs),
+    Check(CheckArgs),
     /// Look at an interface and at the host: what XDP gets there, what falls back to what, and one
     /// command for each problem. Exits with 1 if something fails.
     Doctor(DoctorArgs),
@@ -35,6 +35,19 @@ pub struct ConfigArgs {
     /// The configuration file (TOML); `deploy/viaduct.toml` is the commented reference.
     #[arg(long, value_name = "FILE", default_value = "/etc/viaduct/viaduct.toml")]
     pub config: PathBuf,
+}
+
+/// Which configuration, and what it is compared with.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// What runs now: its configuration file, or the control socket of the running viaduct. Names
+    /// what cannot change live and prints the share of calls that would move to another server.
+    /// Exits with 1 if a reload would be refused.
+    #[arg(long, value_name = "RUNNING")]
+    pub against: Option<PathBuf>,
 }
 
 /// Which interface, for which configuration.

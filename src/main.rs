@@ -14,7 +14,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(arguments) => app::run(&arguments.config),
-        Command::Check(arguments) => app::check(&arguments.config),
+        Command::Check(arguments) => {
+            app::check(&arguments.config.config, arguments.against.as_deref())
+        }
         Command::Doctor(arguments) => app::doctor(
             &arguments.interface,
             arguments.config.as_deref(),

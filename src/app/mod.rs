@@ -1,6 +1,7 @@
 //! The composition: builds everything from the configuration, starts threads, handles signals,
 //! reloads, and takes everything down again. Nobody imports it but `main`.
 
+mod against;
 mod doctor;
 mod handler;
 mod network;
@@ -36,8 +37,9 @@ pub fn run(file: &Path) -> ExitCode {
     }
 }
 
-/// `viaduct check`: reads the configuration as `run` would and names every fault.
-pub fn check(file: &Path) -> ExitCode {
+/// `viaduct check`: reads the configuration as `run` would and names every fault; with `running` it
+/// also says what would change for a viaduct that runs.
+pub fn check(file: &Path, running: Option<&Path>) -> ExitCode {
     let config = match Config::load(file) {
         Ok(config) => config,
         Err(error) => {
@@ -64,7 +66,10 @@ pub fn check(file: &Path) -> ExitCode {
                 plan.pools().len(),
                 plan.servers().len()
             );
-            ExitCode::SUCCESS
+            match running {
+                Some(running) => against::against(&config, file, running),
+                None => ExitCode::SUCCESS,
+            }
         }
         Err(error) => {
             eprintln!("{}: {error}", file.display());

@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::affinity::{self, KeyId, KeyRing, Keys, Secret};
 use crate::config::{self, SecretSource};
@@ -50,7 +51,58 @@ pub(super) enum SecretError {
 /// # Errors
 /// See [`SecretError`].
 pub(super) fn keys(config: &config::Secret) -> Result<Keys, SecretError> {
-    let master = master(&config.master)?;
+    with_master(&master(&config.master)?, config)
+}
+
+/// Keys for looking at what would be decided, and where their secret is from.
+pub(super) struct Looking {
+    pub(super) keys: Arc<Keys>,
+    pub(super) origin: String,
+    /// Whether the secret could not be read.
+    pub(super) is_stand_in: bool,
+}
+
+/// Stands in for a secret that cannot be read: everybody has it, so it keeps nothing, and every run
+/// of a look has the same.
+const STAND_IN: &[u8; 32] = b"viaduct: a secret of no secrecy.";
+
+/// The keys of a configuration, without making a secret file that is not there. Where the secret
+/// cannot be read a stand-in takes its place: choices then differ from those of a running viaduct,
+/// shares do not.
+pub(super) fn for_looking(config: &config::Secret) -> Looking {
+    let existing = match &config.master {
+        SecretSource::Hex(_) => master(&config.master),
+        SecretSource::File(file) => read(file),
+    };
+    let keys = existing.and_then(|master| with_master(&master, config));
+    match keys {
+        Ok(keys) => Looking {
+            keys: Arc::new(keys),
+            is_stand_in: false,
+            origin: match &config.master {
+                SecretSource::Hex(_) => "that of the configuration".to_owned(),
+                SecretSource::File(file) => format!("that of {}", file.display()),
+            },
+        },
+        Err(error) => Looking {
+            keys: Arc::new(Keys::new(&stand_in())),
+            is_stand_in: true,
+            origin: format!(
+                "a stand-in ({error}): servers chosen are not those of the running viaduct, shares \
+                 are the same in expectation"
+            ),
+        },
+    }
+}
+
+fn stand_in() -> Secret {
+    match Secret::from_bytes(*STAND_IN) {
+        Ok(secret) => secret,
+        Err(_) => unreachable!("its letters differ"),
+    }
+}
+
+fn with_master(master: &Secret, config: &config::Secret) -> Result<Keys, SecretError> {
     let mut tokens = config.tokens.iter().map(|token| {
         let id = KeyId::new(token.id).ok_or(SecretError::KeyId(token.id))?;
         let secret = Secret::from_hex(&token.hex).map_err(|error| SecretError::Text {
@@ -60,7 +112,7 @@ pub(super) fn keys(config: &config::Secret) -> Result<Keys, SecretError> {
         Ok((id, secret))
     });
     let Some(current) = tokens.next() else {
-        return Ok(Keys::new(&master));
+        return Ok(Keys::new(master));
     };
     let (id, secret) = current?;
     let mut ring = KeyRing::new(id, secret);
@@ -73,7 +125,7 @@ pub(super) fn keys(config: &config::Secret) -> Result<Keys, SecretError> {
     // Without configured secrets the master secret makes the tokens, under id 0. It goes on opening
     // these, so that the first rotation loses no dialog; a configured id 0 has precedence.
     let _is_new = ring.add(KeyId::default(), master.clone());
-    Ok(Keys::with_ring(&master, &ring))
+    Ok(Keys::with_ring(master, &ring))
 }
 
 fn master(source: &SecretSource) -> Result<Secret, SecretError> {
@@ -156,6 +208,26 @@ mod tests {
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         assert!(master(&source).unwrap() == first);
         assert_eq!(fs::read_dir(file.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn looking_makes_no_file_and_says_when_a_stand_in_is_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        let secret = config::Secret {
+            master: SecretSource::File(file.clone()),
+            tokens: vec![],
+        };
+        let (first, second) = (for_looking(&secret), for_looking(&secret));
+        assert!(first.origin.starts_with("a stand-in (secret file "));
+        assert!(!file.exists());
+        assert_eq!(first.keys.table_seed(), second.keys.table_seed());
+
+        let made = keys(&secret).unwrap();
+        let read = for_looking(&secret);
+        assert!(read.origin.starts_with("that of /"), "{}", read.origin);
+        assert_eq!(read.keys.table_seed(), made.table_seed());
+        assert_ne!(read.keys.table_seed(), first.keys.table_seed());
     }
 
     #[test]
