@@ -280,9 +280,9 @@ def publish_aor():
 
 
 RUNS = {"hairpin-1arm": hairpin(1), "hairpin-2arm": hairpin(2), "early-notify": early_notify, "transfer": transfer,
-        "early-media": early_media, "message": pages, "publish": publish,
+        "early-media": early_media, "message": pages, "publish": publish, "publish-aor": publish_aor,
         "carrier-sipp-1arm": carrier_sipp(1), "carrier-sipp-2arm": carrier_sipp(2)}
-for _how in ("literal", "route"):
+for _how in ("literal", "route", "rule"):
     for _family in (4, 6):
         for _arms in (1, 2):
             RUNS[f"carrier-{_how}-ipv{_family}-{_arms}arm"] = carrier_calls(_family, _arms, _how)

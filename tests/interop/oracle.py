@@ -20,13 +20,13 @@ import time
 
 from lab import check
 
-FIELDS = ["frame.number", "frame.interface_name", "eth.src", "eth.dst", "ip.dst", "ipv6.dst", "udp.dstport", "ip.checksum.status",
+FIELDS = ["frame.number", "frame.interface_name", "eth.src", "ip.src", "ipv6.src", "ip.dst", "ipv6.dst", "udp.dstport", "ip.checksum.status",
           "udp.checksum.status", "_ws.malformed", "_ws.expert.severity", "_ws.expert.message", "sip.Request-Line",
           "sip.Status-Line", "sip.Via", "sip.Call-ID", "sip.CSeq", "sip.Max-Forwards",
           "udp.length", "udp.payload"]
 CHECKSUM_BAD = "0"
 EXPERT_ERROR = 0x800000
-Frame = collections.namedtuple("Frame", "number port source target checksums malformed experts start vias branches call "
+Frame = collections.namedtuple("Frame", "number port source peer target checksums malformed experts start vias branches call "
                                         "cseq hops length body")
 
 
@@ -35,6 +35,8 @@ class Judge:
 
     def __init__(self):
         self.seen = self.requests = self.responses = self.own = 0
+        # Address of a peer: [bytes of UDP to viaduct, bytes from viaduct].
+        self.traffic = collections.defaultdict(lambda: [0, 0])
 
     def __str__(self):
         return (f"tshark: {self.seen} messages sent by viaduct, {self.requests} requests and {self.responses} "
@@ -90,7 +92,7 @@ def read(path):
         payload = bytes.fromhex(row["udp.payload"].replace(":", "").split("\x1e")[0])
         body = payload.partition(b"\r\n\r\n")[2]
         yield Frame(
-            int(row["frame.number"]), row["frame.interface_name"], row["eth.src"],
+            int(row["frame.number"]), row["frame.interface_name"], row["eth.src"], row["ip.src"] or row["ipv6.src"],
             (row["ip.dst"] or row["ipv6.dst"], row["udp.dstport"]),
             many["ip.checksum.status"] + many["udp.checksum.status"], bool(row["_ws.malformed"]),
             [text for severity, text in zip(many["_ws.expert.severity"], many["_ws.expert.message"])
@@ -110,6 +112,10 @@ def hold(frames, own, judge, messages):
     sent = [frame for frame in frames if frame.source == own[frame.port] and frame.length]
     came = [frame for frame in frames if frame.source != own[frame.port] and frame.length]
     judge.seen += len(sent)
+    for frame in came:
+        judge.traffic[frame.peer][0] += frame.length
+    for frame in sent:
+        judge.traffic[frame.target[0]][1] += frame.length
     for frame in sent:
         check(CHECKSUM_BAD not in frame.checksums, f"frame {frame.number}: wrong checksum: {frame}")
     if not messages:
@@ -125,7 +131,7 @@ def hold(frames, own, judge, messages):
             responses[status(frame), key(frame, 1)] += 1
         elif frame.start:
             requests[key(frame, 0)].append(frame)
-    asked = {known[:-1]: twins[0] for known, twins in requests.items()}
+    asked = {known[:-1]: list(twins) for known, twins in requests.items()}
     transactions = {}
     for frame in sent:
         if not frame.start.startswith("SIP/2.0"):
@@ -143,7 +149,7 @@ def hold(frames, own, judge, messages):
             responses[status(frame), key(frame, 0)] -= 1
             judge.responses += 1
         else:
-            request = asked.get(key(frame, 0)[:-1])
+            request = (asked.get(key(frame, 0)[:-1]) or [None]).pop()
             check(request, f"frame {frame.number}: a response that nobody sent or asked for, or forwarded twice: {frame}")
             check(frame.length <= request.length, f"frame {frame.number}: an answer longer than its request: {frame}")
             judge.own += 1

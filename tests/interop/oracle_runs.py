@@ -67,6 +67,7 @@ def faults():
         "1 requests and 2 responses": [came, (True, forwarded), (False, response(180, "x", "a")), (True, response(180, "a")),
                                        (False, response(200, "x", "a")), (True, response(200, "a"))],
         "1 own answers": [came, (True, response(486, "a"))],
+        "forwarded twice: ": [came, (True, response(486, "a")), (True, response(486, "a"))],
         "wrong checksum": [came, (True, forwarded, 1)],
         "not SIP": [(True, b"\0\1\2\3")],
         "malformed": [came, (True, forwarded.replace(b"CSeq: 1 INVITE", b"CSeq: 1 BYE"))],
