@@ -5,11 +5,11 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Cache};
 
 use super::samples::Samples;
-use crate::datapath::{Batch, Handler, Out};
+use crate::datapath::{Batch, Handler, Origin, Out, Packet};
 use crate::forward::Forwarder;
 use crate::route::Plan;
 use crate::time::Instant;
-use crate::verdict::Verdict;
+use crate::verdict::{DropReason, Verdict};
 
 /// Decides over batches with the plan of the moment.
 pub struct SipHandler {
@@ -35,6 +35,12 @@ impl Handler for SipHandler {
         // the main thread, so that letting go of it here frees nothing.
         let plan = self.plan.load();
         for mut packet in batch.drain(..) {
+            if !is_served(plan, &packet) {
+                self.samples
+                    .offer(DropReason::SourceDenied, &packet.flow, packet.payload());
+                out.drop(packet, DropReason::SourceDenied);
+                continue;
+            }
             let forwarder = &mut self.forwarder;
             let verdict = packet.edit(|buffer, flow| forwarder.decide(plan, buffer, flow, now));
             match verdict {
@@ -54,4 +60,13 @@ impl Handler for SipHandler {
         drop(self.plan.arc_swap().load());
         None
     }
+}
+
+/// Whether the listener serves a packet's source. XDP has asked this of what it sent up; the kernel
+/// path carries what XDP passes, and everything where there is no XDP.
+fn is_served(plan: &Plan, packet: &Packet) -> bool {
+    packet.origin() != Origin::Kernel
+        || plan
+            .listener(packet.flow.listener)
+            .is_none_or(|listener| listener.serves(packet.flow.peer.ip()))
 }

@@ -4,7 +4,7 @@ use core::fmt::Write as _;
 
 use super::networks::Networks;
 use crate::config::{Nat, PathPolicy, Side};
-use crate::net::{ListenerIndex, SocketAddr, canonical};
+use crate::net::{IpAddr, ListenerIndex, SocketAddr, canonical};
 
 /// One served address with its precomputed text.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct Listener {
     pub path: PathPolicy,
     /// Peers that are trusted here, besides those trusted everywhere.
     pub(super) trusted: Networks,
+    allow: Option<Networks>,
+    deny: Networks,
     via_prefix: Box<[u8]>,
     record_route_suffix: Box<[u8]>,
     host_port: Box<str>,
@@ -47,6 +49,8 @@ impl Listener {
             nat: config.nat,
             path: config.path,
             trusted: Networks::new(config.trusted.iter().copied()),
+            allow: (!config.allow.is_empty()).then(|| Networks::new(config.allow.iter().copied())),
+            deny: Networks::new(config.deny.iter().copied()),
             via_prefix: format!("Via: SIP/2.0/UDP {host_port};branch=")
                 .into_bytes()
                 .into(),
@@ -70,6 +74,14 @@ impl Listener {
     /// `host:port` as advertised.
     pub fn host_port(&self) -> &str {
         &self.host_port
+    }
+
+    /// Whether a source is served: what the steering program checks, for datagrams that it did not
+    /// see or passed on, such as fragments.
+    #[inline]
+    pub fn serves(&self, source: IpAddr) -> bool {
+        let allowed = self.allow.as_ref();
+        !self.deny.contains(source) && allowed.is_none_or(|allow| allow.contains(source))
     }
 
     /// Whether it can send to a peer of `address`'s family.
@@ -97,7 +109,11 @@ mod tests {
     use super::*;
 
     fn listener(address: &str, advertise: Option<&str>) -> Listener {
-        let config = crate::config::Listener {
+        Listener::new(ListenerIndex(0), &config(address, advertise))
+    }
+
+    fn config(address: &str, advertise: Option<&str>) -> crate::config::Listener {
+        crate::config::Listener {
             name: "clients".to_owned(),
             address: address.parse().unwrap(),
             side: Side::Outside,
@@ -110,8 +126,25 @@ mod tests {
             path: PathPolicy::Off,
             freebind: false,
             interface: None,
+        }
+    }
+
+    #[test]
+    fn allowed_and_not_denied_is_served() {
+        let serves = |allow: &[&str], deny: &[&str], source: &str| {
+            let mut config = config("198.18.0.1:5060", None);
+            config.allow = allow.iter().map(|text| text.parse().unwrap()).collect();
+            config.deny = deny.iter().map(|text| text.parse().unwrap()).collect();
+            Listener::new(ListenerIndex(0), &config).serves(source.parse().unwrap())
         };
-        Listener::new(ListenerIndex(0), &config)
+        assert!(serves(&[], &[], "198.18.0.9"));
+        assert!(!serves(&[], &["198.18.0.9"], "198.18.0.9"));
+        assert!(serves(&[], &["198.18.0.8/32"], "198.18.0.9"));
+        assert!(serves(&["198.18.0.0/24"], &[], "198.18.0.255"));
+        assert!(!serves(&["198.18.0.0/24"], &[], "198.18.1.0"));
+        assert!(!serves(&["198.18.0.0/24"], &["198.18.0.9"], "198.18.0.9"));
+        assert!(!serves(&[], &["198.18.0.9"], "::ffff:198.18.0.9"));
+        assert!(!serves(&["198.18.0.0/15"], &[], "2001:db8::9"));
     }
 
     #[test]
