@@ -4,6 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::capture::Peer;
+use crate::limits::{CAPTURE_PACKETS_DEFAULT, CAPTURE_SECONDS_DEFAULT};
+
+/// Where the configuration is unless `--config` says otherwise.
+pub const CONFIG_FILE: &str = "/etc/viaduct/viaduct.toml";
+
 /// A SIP load balancer on XDP and AF_XDP.
 #[derive(Debug, Parser)]
 #[command(version, about, propagate_version = true)]
@@ -27,13 +33,15 @@ pub enum Command {
     Generate(crate::generator::GenerateArgs),
     /// Answer calls, registrations and OPTIONS: the other end of `generate`.
     Answer(crate::generator::AnswerArgs),
+    /// Copy what a running viaduct receives and sends into a pcapng file or pipe.
+    Capture(CaptureArgs),
 }
 
 /// Which configuration.
 #[derive(Debug, clap::Args)]
 pub struct ConfigArgs {
     /// The configuration file (TOML); `deploy/viaduct.toml` is the commented reference.
-    #[arg(long, value_name = "FILE", default_value = "/etc/viaduct/viaduct.toml")]
+    #[arg(long, value_name = "FILE", default_value = CONFIG_FILE)]
     pub config: PathBuf,
 }
 
@@ -62,4 +70,41 @@ pub struct DoctorArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Which running viaduct.
+#[derive(Debug, clap::Args)]
+pub struct SocketArgs {
+    /// The configuration file that names the control socket [default: /etc/viaduct/viaduct.toml].
+    #[arg(long, value_name = "FILE", conflicts_with = "control")]
+    pub config: Option<PathBuf>,
+    /// The control socket itself.
+    #[arg(long, value_name = "SOCKET")]
+    pub control: Option<PathBuf>,
+}
+
+/// What to capture. All conditions must hold; none: everything.
+#[derive(Debug, clap::Args)]
+pub struct CaptureArgs {
+    /// Which running viaduct.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+    /// Only messages with this Call-ID.
+    #[arg(long, value_name = "ID")]
+    pub call_id: Option<String>,
+    /// Only requests of this method and their responses, by CSeq.
+    #[arg(long)]
+    pub method: Option<String>,
+    /// Only messages from or to this peer, as received or as sent on: IP, IP:PORT or CIDR.
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub address: Option<Peer>,
+    /// End after this many packets; 0 = no limit.
+    #[arg(long, default_value_t = CAPTURE_PACKETS_DEFAULT)]
+    pub count: u64,
+    /// End after this many seconds; 0 = no limit.
+    #[arg(long, default_value_t = CAPTURE_SECONDS_DEFAULT)]
+    pub seconds: u64,
+    /// The file to write; `-` = standard output, as for `| tshark -r -`.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub write: PathBuf,
 }

@@ -7,8 +7,9 @@
 //!                  doctor                                  looks at the host
 //!   admin  generator  neighbor  bpf  datapath              touch the world
 //!        route   forward   balance   affinity              decide, pure
+//!                         capture                          copies for who looks, memory only
 //!                      packet   sip                        bytes, no allocation
-//!          config  limits  time  net  verdict  metrics     plain data
+//!     config  limits  time  net  verdict  metrics  publish  plain data
 //!     xsk  sys                                             UMEM, rings, sockets; know frames only
 //! ```
 //!
@@ -37,6 +38,7 @@
 pub mod limits;
 pub mod metrics;
 pub mod net;
+pub mod publish;
 pub mod time;
 pub mod verdict;
 
@@ -45,6 +47,7 @@ pub mod sip;
 
 pub mod affinity;
 pub mod balance;
+pub mod capture;
 pub mod forward;
 pub mod route;
 

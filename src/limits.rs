@@ -200,3 +200,19 @@ pub const LIMIT_SOURCES_MIN: u32 = 1024;
 
 /// Counted sources at most: 2 × 90 MB.
 pub const LIMIT_SOURCES_MAX: u32 = 1 << 20;
+
+// ---- looking ------------------------------------------------------------------------------------
+
+/// Datagrams that a capture holds between the workers and whoever writes it out: at 100,000 a second
+/// 20 ms, a stall of the writer that happens. More in the meantime are lost and counted.
+pub const CAPTURE_SLOTS: usize = 2048;
+
+/// Bytes of a datagram that a capture keeps: all that fits a jumbo frame. With [`CAPTURE_SLOTS`] a
+/// capture takes 18 MiB while it runs.
+pub const CAPTURE_SLOT_LEN: usize = 9000;
+
+/// Packets after which a capture ends, unless it is told otherwise.
+pub const CAPTURE_PACKETS_DEFAULT: u64 = 10_000;
+
+/// Seconds after which a capture ends, unless it is told otherwise.
+pub const CAPTURE_SECONDS_DEFAULT: u64 = 60;

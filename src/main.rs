@@ -25,6 +25,9 @@ fn main() -> ExitCode {
         Command::Generate(arguments) => {
             until_signalled(|stop| generator::run_generate(&arguments, stop))
         }
+        Command::Capture(arguments) => {
+            until_signalled(|stop| app::capture(&arguments, stop).map(|()| true))
+        }
         Command::Answer(arguments) => {
             until_signalled(|stop| generator::run_answer(&arguments, stop).map(|()| true))
         }

@@ -2,7 +2,8 @@
 //!
 //! Two real workers on loopback sockets are given 10^6 messages: distinct INVITEs and their
 //! responses, in-dialog requests, the torture corpora, garbage, keepalives, requests that are
-//! answered, requests that land on the wrong worker, 60 kB datagrams, and a reload in the middle.
+//! answered, requests that land on the wrong worker, 60 kB datagrams, a reload in the middle, and
+//! captures that begin and end.
 //! From a worker's first batch until it is told to stop, whatever its thread allocates or frees is counted.
 
 #![allow(unsafe_code, reason = "a global allocator is unsafe to implement")]
@@ -19,7 +20,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use viaduct::affinity::{Keys, Pins, Secret};
-use viaduct::app::{Samples, SipHandler};
+use viaduct::app::{Observer, Samples, SipHandler};
+use viaduct::capture::{Captures, Filter, Running};
 use viaduct::config::Config;
 use viaduct::datapath::{Batch, Builder, Handler, Out};
 use viaduct::forward::Forwarder;
@@ -161,6 +163,7 @@ fn a_million_messages_without_an_allocation() {
     let metrics: Vec<_> = (0..2).map(|_| Arc::new(WorkerMetrics::new())).collect();
     let pins = Arc::new(Pins::new(1 << 16));
     let samples = Arc::new(Samples::new());
+    let captures = Arc::new(Captures::new(Vec::new()));
     let datapath = Builder::new(metrics.clone())
         .listener(ListenerIndex(0), vip)
         .build()
@@ -170,7 +173,8 @@ fn a_million_messages_without_an_allocation() {
             |worker| {
                 let metrics = metrics[usize::from(worker.0)].clone();
                 let forwarder = Forwarder::new(worker, 2, pins.clone(), metrics);
-                Armed(SipHandler::new(forwarder, plan.clone(), samples.clone()))
+                let observer = Observer::default().capture(captures.tap(worker));
+                Armed(SipHandler::new(forwarder, plan.clone(), samples.clone()).observed(observer))
             },
             &[],
         )
@@ -189,6 +193,8 @@ fn a_million_messages_without_an_allocation() {
     let mut room = vec![0; 65_536];
     let mut sent = 0;
     let mut old_plan = None;
+    let mut capture: Option<Running> = None;
+    let mut captured = 0;
     for n in 0.. {
         if sent >= MESSAGES {
             break;
@@ -238,6 +244,28 @@ fn a_million_messages_without_an_allocation() {
                 while client.recv_from(&mut room).is_ok() {}
             }
         }
+        // A capture of everything, one of nearly nothing, none; each for a hundredth of the run.
+        match n % (MESSAGES / 100) {
+            0 => {
+                drop(capture.take());
+                captures.reap();
+                let filter = match n / (MESSAGES / 100) % 3 {
+                    0 => Some(Filter::all()),
+                    1 => Some(Filter::all().method(b"CANCEL").call_id(b"6@127.0.0.9")),
+                    _ => None,
+                };
+                capture = filter.and_then(|filter| captures.begin(filter));
+            }
+            more if more % 64 == 0 => {
+                while let Some(slot) = capture.as_ref().and_then(|capture| capture.take()) {
+                    captured += 1;
+                    if let Some(capture) = &capture {
+                        capture.release(slot);
+                    }
+                }
+            }
+            _ => {}
+        }
         if old_plan.is_none() && sent > MESSAGES / 2 {
             let changed = config(vip, &addresses[..2], 7);
             let next = Plan::build(&changed, &mut registry, &keys).unwrap();
@@ -245,6 +273,7 @@ fn a_million_messages_without_an_allocation() {
             old_plan = Some(plan.swap(Arc::new(next)));
         }
     }
+    drop(capture);
     std::thread::sleep(Duration::from_millis(300));
     // The end of a worker frees what its start allocated; what counts is the time between.
     let counted = COUNTED.load(Ordering::Relaxed);
@@ -275,6 +304,7 @@ fn a_million_messages_without_an_allocation() {
         total(|m| m.sent()) + total(|m| m.dropped()),
         "messages went missing"
     );
+    assert!(captured > 10_000, "only {captured} messages were captured");
     assert_eq!(counted, 0, "the workers allocated");
 }
 

@@ -15,11 +15,12 @@ use std::path::{Path, PathBuf};
 const ROWS: &[&[&str]] = &[
     &["limits", "time", "net"],
     &["verdict"],
-    &["metrics", "config", "xsk", "sys"],
+    &["metrics", "config", "xsk", "sys", "publish"],
     &["packet", "sip"],
     &["affinity", "balance"],
     &["route"],
-    &["forward"],
+    // Copies of messages are told apart by the parser and shown with the packet layer's headers.
+    &["forward", "capture"],
     &["datapath", "bpf", "admin", "neighbor", "generator"],
     // Asks the modules that touch the world what a start would get of them.
     &["doctor"],
@@ -54,6 +55,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("balance", &["xsk", "sys", "packet", "sip"]),
     ("route", &["xsk", "sys"]),
     ("forward", &["xsk", "sys"]),
+    (
+        "capture",
+        &["xsk", "config", "affinity", "balance", "route", "metrics"],
+    ),
     ("bpf", &["sip", "forward", "route", "config"]),
     ("admin", &["sip", "forward", "route", "config"]),
     ("neighbor", &["sip", "forward", "route", "config"]),

@@ -6,6 +6,8 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /config` | the text of the configuration that is running, without its secrets |
+//! | `GET /capture?call-id=…&method=…&address=…&count=…&seconds=…` | a pcapng stream; 409 while another runs |
+//! | `POST /capture/stop` | the capture that runs ends, its file is completed |
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
@@ -15,11 +17,13 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::CaptureService;
 use axum::Router;
+use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -147,6 +151,8 @@ fn answers(address: &SocketAddrUnix) -> io::Result<bool> {
 pub struct Control {
     /// The text of the running configuration without its secrets; `None` if it cannot be shown.
     pub config: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Captures.
+    pub captures: Arc<CaptureService>,
 }
 
 /// Serves until the future is dropped. Call it on the runtime.
@@ -159,7 +165,14 @@ pub async fn serve(listener: UnixListener, control: Arc<Control>) -> io::Result<
 }
 
 fn router(control: Arc<Control>) -> Router {
-    Router::new().route("/config", get(move || async move { config(&control) }))
+    let (captures, running) = (control.captures.clone(), control.captures.clone());
+    Router::new()
+        .route("/config", get(move || async move { config(&control) }))
+        .route(
+            "/capture",
+            get(move |RawQuery(query)| async move { captures.start(&query.unwrap_or_default()) }),
+        )
+        .route("/capture/stop", post(move || async move { running.stop() }))
 }
 
 fn config(control: &Control) -> Response {
@@ -181,6 +194,7 @@ mod tests {
     fn control(text: Option<&'static str>) -> Arc<Control> {
         Arc::new(Control {
             config: Box::new(move || text.map(str::to_owned)),
+            captures: Arc::new(CaptureService::new(Arc::default())),
         })
     }
 

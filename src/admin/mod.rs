@@ -4,11 +4,14 @@
 //! Reads counters that the workers own and never makes them wait. The page is text over HTTP
 //! without authentication, so the configuration admits loopback addresses only.
 
+mod capture;
 pub mod client;
 pub mod control;
 mod prometheus;
 
 use std::sync::Arc;
+
+pub use capture::Service as CaptureService;
 
 use arc_swap::ArcSwap;
 use axum::Router;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
+use super::observer::Observer;
 use super::samples::Samples;
 use crate::datapath::{Batch, Handler, Origin, Out, Packet};
 use crate::forward::Forwarder;
@@ -16,6 +17,7 @@ pub struct SipHandler {
     forwarder: Forwarder,
     plan: Cache<Arc<ArcSwap<Plan>>, Arc<Plan>>,
     samples: Arc<Samples>,
+    observer: Observer,
 }
 
 impl SipHandler {
@@ -25,7 +27,14 @@ impl SipHandler {
             forwarder,
             plan: Cache::new(plan),
             samples,
+            observer: Observer::default(),
         }
+    }
+
+    /// Lets `observer` see what comes in, what becomes of it and what goes out.
+    #[must_use]
+    pub fn observed(self, observer: Observer) -> Self {
+        Self { observer, ..self }
     }
 }
 
@@ -34,19 +43,34 @@ impl Handler for SipHandler {
         // One look a batch: all its messages are decided by one plan. The old plan is kept alive by
         // the main thread, so that letting go of it here frees nothing.
         let plan = self.plan.load();
+        let observed = self.observer.is_on();
         for mut packet in batch.drain(..) {
-            if !is_served(plan, &packet) {
-                self.samples
-                    .offer(DropReason::SourceDenied, &packet.flow, packet.payload());
-                out.drop(packet, DropReason::SourceDenied);
-                continue;
+            if observed {
+                self.observer.received(&packet);
             }
             let forwarder = &mut self.forwarder;
-            let verdict = packet.edit(|buffer, flow| forwarder.decide(plan, buffer, flow, now));
+            let verdict = if is_served(plan, &packet) {
+                packet.edit(|buffer, flow| forwarder.decide(plan, buffer, flow, now))
+            } else {
+                Verdict::Drop(DropReason::SourceDenied)
+            };
             match verdict {
-                Verdict::Transmit => out.send(packet),
-                Verdict::HandOver(worker) => out.hand_over(packet, worker),
+                Verdict::Transmit => {
+                    if observed {
+                        self.observer.sent(&packet);
+                    }
+                    out.send(packet);
+                }
+                Verdict::HandOver(worker) => {
+                    let handed_over = out.try_hand_over(packet, worker);
+                    if observed {
+                        self.observer.handed_over(handed_over);
+                    }
+                }
                 Verdict::Drop(reason) => {
+                    if observed {
+                        self.observer.dropped(reason);
+                    }
                     self.samples.offer(reason, &packet.flow, packet.payload());
                     out.drop(packet, reason);
                 }
@@ -58,6 +82,7 @@ impl Handler for SipHandler {
         // Called once before the first packet: the first look of a thread at a changed plan takes a
         // place in a list that arc-swap allocates, and that must not happen at a reload.
         drop(self.plan.arc_swap().load());
+        self.observer.warm_up();
         None
     }
 }

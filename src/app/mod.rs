@@ -2,9 +2,11 @@
 //! reloads, and takes everything down again. Nobody imports it but `main`.
 
 mod against;
+mod capture;
 mod doctor;
 mod handler;
 mod network;
+mod observer;
 mod process;
 mod reload;
 mod samples;
@@ -21,8 +23,10 @@ use crate::affinity::{Keys, Secret};
 use crate::config::Config;
 use crate::route::{Plan, ServerRegistry};
 
+pub use capture::capture;
 pub use doctor::doctor;
 pub use handler::SipHandler;
+pub use observer::Observer;
 pub use samples::{Sample, Samples};
 
 /// `viaduct run`: serves until SIGTERM.

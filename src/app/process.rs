@@ -13,12 +13,14 @@ use tracing::{error, info, warn};
 
 use super::handler::SipHandler;
 use super::network::{Network, NetworkError};
+use super::observer::Observer;
 use super::reload::restart_needed;
 use super::samples::Samples;
 use super::secret::{self, SecretError};
 use crate::admin::control::{self, ControlError, ControlSocket, SocketFile};
-use crate::admin::{self, Names, Page, Readings, ServerName};
+use crate::admin::{self, CaptureService, Names, Page, Readings, ServerName};
 use crate::affinity::{Keys, Pins};
+use crate::capture::{Captures, Interface};
 use crate::config::{self, Config, ConfigError};
 use crate::datapath::Running;
 use crate::forward::Forwarder;
@@ -71,6 +73,7 @@ pub(super) struct Process {
     names: Arc<ArcSwap<Names>>,
     counts: Arc<Counts>,
     samples: Arc<Samples>,
+    captures: Arc<Captures>,
     metrics: Vec<Arc<WorkerMetrics>>,
     network: Arc<Network>,
     running: Running<SipHandler>,
@@ -111,11 +114,13 @@ impl Process {
         let network = Arc::new(network);
         let pins = Arc::new(Pins::new(config.datapath.pins));
         let samples = Arc::new(Samples::new());
+        let captures = Arc::new(Captures::new(interfaces(&config)));
         let workers = u8::try_from(metrics.len()).unwrap_or(u8::MAX);
         let make = |worker: WorkerIndex| {
             let metrics = metrics[usize::from(worker.0)].clone();
             let forwarder = Forwarder::new(worker, workers, pins.clone(), metrics);
             SipHandler::new(forwarder, plan.clone(), samples.clone())
+                .observed(Observer::default().capture(captures.tap(worker)))
         };
         let running = datapath.start(make, network.cores())?;
 
@@ -141,6 +146,7 @@ impl Process {
             let shown = shown.clone();
             let asked = control::Control {
                 config: Box::new(move || (**shown.load()).clone()),
+                captures: Arc::new(CaptureService::new(captures.clone())),
             };
             runtime.spawn(async move {
                 if let Err(error) = control::serve(listener, Arc::new(asked)).await {
@@ -159,6 +165,7 @@ impl Process {
             names,
             counts,
             samples,
+            captures,
             metrics,
             network,
             running,
@@ -209,6 +216,7 @@ impl Process {
                 _ = ticks.tick() => {
                     self.log_drops(&mut drops);
                     self.old_plans.retain(|plan| Arc::strong_count(plan) > 1);
+                    self.captures.reap();
                     if self.running.has_ended() {
                         // A worker ends by itself only by a fault of ours. The kernel path of the
                         // others goes on, but half a data path is not what was promised: end, and
@@ -327,6 +335,15 @@ impl Process {
             "serving"
         );
     }
+}
+
+/// The listeners as a capture names them.
+fn interfaces(config: &Config) -> Vec<Interface> {
+    let interface = |listener: &config::Listener| Interface {
+        name: listener.name.clone(),
+        description: listener.address.to_string(),
+    };
+    config.listeners.iter().map(interface).collect()
 }
 
 /// The control socket that `config` asks for.

@@ -154,17 +154,20 @@ impl Ports {
         });
     }
 
-    fn hand_over(&mut self, packet: Packet, worker: WorkerIndex) {
-        match self.shared.mailbox(worker) {
+    fn hand_over(&mut self, packet: Packet, worker: WorkerIndex) -> Result<(), DropReason> {
+        let (packet, reason) = match self.shared.mailbox(worker) {
             Some(mailbox) => match mailbox.push(packet) {
                 Ok(()) => {
                     self.to_wake |= 1 << worker.0;
                     self.metrics.hand_over_out.increment();
+                    return Ok(());
                 }
-                Err(packet) => self.drop(packet, DropReason::HandOverFull),
+                Err(packet) => (packet, DropReason::HandOverFull),
             },
-            None => self.drop(packet, DropReason::NotHandled),
-        }
+            None => (packet, DropReason::NotHandled),
+        };
+        self.drop(packet, reason);
+        Err(reason)
     }
 
     /// Memory for a datagram of our own.
@@ -268,7 +271,16 @@ impl Out<'_> {
     /// ring: dropped and counted.
     #[inline]
     pub fn hand_over(&mut self, packet: Packet, worker: WorkerIndex) {
-        self.0.hand_over(packet, worker);
+        let _counted = self.0.hand_over(packet, worker);
+    }
+
+    /// As [`hand_over`](Self::hand_over), for whoever keeps a record of what became of it.
+    ///
+    /// # Errors
+    /// Why the packet was dropped; it has been counted.
+    #[inline]
+    pub fn try_hand_over(&mut self, packet: Packet, worker: WorkerIndex) -> Result<(), DropReason> {
+        self.0.hand_over(packet, worker)
     }
 
     /// Drops the packet, counted under `reason`.

@@ -43,6 +43,7 @@ mod edit;
 pub mod ethernet;
 pub mod ipv4;
 pub mod ipv6;
+pub mod raw;
 pub mod udp;
 pub mod vlan;
 

@@ -1,0 +1,67 @@
+//! Who looks over a worker's shoulder: captures.
+
+use crate::capture;
+use crate::datapath::{Origin, Packet};
+use crate::verdict::DropReason;
+
+/// The observers of one worker. Told of every message while [`is_on`](Self::is_on): first
+/// [`received`](Self::received), then what became of it.
+#[derive(Debug, Default)]
+pub struct Observer {
+    capture: Option<capture::Tap>,
+}
+
+impl Observer {
+    /// With captures.
+    #[must_use]
+    pub fn capture(self, tap: capture::Tap) -> Self {
+        Self { capture: Some(tap) }
+    }
+
+    /// To be called once on the worker's thread before its first packet.
+    pub fn warm_up(&self) {
+        if let Some(capture) = &self.capture {
+            capture.warm_up();
+        }
+    }
+
+    /// Whether anybody looks. Ask once a batch.
+    #[inline]
+    pub fn is_on(&mut self) -> bool {
+        self.capture.as_mut().is_some_and(capture::Tap::is_on)
+    }
+
+    /// A message, as it was received.
+    pub fn received(&mut self, packet: &Packet) {
+        let handed_over = packet.origin() == Origin::HandOver;
+        if let Some(capture) = &mut self.capture {
+            capture.received(&packet.flow, packet.payload(), handed_over);
+        }
+    }
+
+    /// The message is sent, as it now is.
+    pub fn sent(&mut self, packet: &Packet) {
+        if let Some(capture) = &mut self.capture {
+            capture.sent(&packet.flow, packet.payload());
+        }
+    }
+
+    /// The message is dropped.
+    pub fn dropped(&mut self, reason: DropReason) {
+        if let Some(capture) = &mut self.capture {
+            capture.dropped(reason);
+        }
+    }
+
+    /// The message went to another worker, who tells the rest, or was dropped on the way.
+    pub fn handed_over(&mut self, result: Result<(), DropReason>) {
+        match result {
+            Ok(()) => {
+                if let Some(capture) = &mut self.capture {
+                    capture.handed_over();
+                }
+            }
+            Err(reason) => self.dropped(reason),
+        }
+    }
+}
