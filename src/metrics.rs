@@ -63,8 +63,8 @@ pub const METHODS: [&str; 15] = [
 pub const STATUS_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "6xx"];
 
 /// Status codes of our own answers that have a counter each; the last is for all others.
-pub const ANSWERS: [u16; 15] = [
-    200, 400, 403, 404, 416, 420, 480, 482, 483, 500, 501, 503, 505, 513, 0,
+pub const ANSWERS: [u16; 16] = [
+    200, 400, 403, 404, 416, 420, 421, 480, 482, 483, 500, 501, 503, 505, 513, 0,
 ];
 
 /// Counters of one worker.
@@ -100,6 +100,10 @@ pub struct WorkerMetrics {
     pub pins_made: Counter,
     /// Pins pushed out by newer ones.
     pub pins_evicted: Counter,
+    /// Clients that have moved in the middle of a dialog.
+    pub flows_moved: Counter,
+    /// Moved clients forgotten because newer ones needed the place.
+    pub flows_evicted: Counter,
     /// `sendto` calls on AF_XDP sockets, and how many said "call again".
     pub tx_kicks: Counter,
     /// Kicks answered with EAGAIN, EBUSY or ENOBUFS.
@@ -177,6 +181,8 @@ impl WorkerMetrics {
             punted: Counter::default(),
             pins_made: Counter::default(),
             pins_evicted: Counter::default(),
+            flows_moved: Counter::default(),
+            flows_evicted: Counter::default(),
             tx_kicks: Counter::default(),
             tx_kicks_again: Counter::default(),
             tx_device_drops: Counter::default(),

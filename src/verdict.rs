@@ -91,8 +91,10 @@ drop_reasons! {
     NextHopUnresolved = "next_hop_unresolved",
     /// More own Vias than allowed: a loop.
     Loop = "loop",
-    /// An error answer was suppressed by the answer rate limit.
+    /// An answer of our own was suppressed by the rate limit of all answers.
     AnswerLimited = "answer_limited",
+    /// An answer of our own was suppressed by the rate limit of its source.
+    AnswerLimitedSource = "answer_limited_source",
     /// An answer would be longer than the request, which a forged source could exploit.
     AnswerTooLong = "answer_too_long",
 

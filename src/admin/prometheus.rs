@@ -120,6 +120,16 @@ const WORKER_FAMILIES: &[WorkerFamily] = &[
     ("pins_evicted", "Pins pushed out of a full bucket.", |w| {
         &w.pins_evicted
     }),
+    (
+        "client_flows_moved",
+        "Clients behind a NAT that moved in the middle of a dialog.",
+        |w| &w.flows_moved,
+    ),
+    (
+        "client_flows_evicted",
+        "Moved clients forgotten because newer ones needed the place.",
+        |w| &w.flows_evicted,
+    ),
     ("tx_kicks", "Wake-ups of a TX ring.", |w| &w.tx_kicks),
     (
         "tx_kicks_again",

@@ -23,7 +23,8 @@ use crate::affinity::{Keys, Pins};
 use crate::capture::{Captures, Interface};
 use crate::config::{self, Config, ConfigError};
 use crate::datapath::Running;
-use crate::forward::Forwarder;
+use crate::forward::{Forwarder, Shared};
+use crate::limits::MOVED_FLOWS_MAX;
 use crate::metrics::WorkerMetrics;
 use crate::net::WorkerIndex;
 use crate::route::{Plan, PlanError, ServerRegistry, ServerState};
@@ -113,12 +114,14 @@ impl Process {
         let (network, datapath, metrics) = Network::open(&config, runtime.handle())?;
         let network = Arc::new(network);
         let pins = Arc::new(Pins::new(config.datapath.pins));
+        let shared = Arc::new(Shared::new(MOVED_FLOWS_MAX));
         let samples = Arc::new(Samples::new());
         let captures = Arc::new(Captures::new(interfaces(&config)));
         let workers = u8::try_from(metrics.len()).unwrap_or(u8::MAX);
         let make = |worker: WorkerIndex| {
             let metrics = metrics[usize::from(worker.0)].clone();
-            let forwarder = Forwarder::new(worker, workers, pins.clone(), metrics);
+            let forwarder =
+                Forwarder::new(worker, workers, pins.clone(), metrics).with_shared(shared.clone());
             SipHandler::new(forwarder, plan.clone(), samples.clone())
                 .observed(Observer::default().capture(captures.tap(worker)))
         };

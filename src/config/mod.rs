@@ -252,6 +252,9 @@ pub struct Sip {
     pub proxy_require: Vec<String>,
     /// Answers of our own per second, all sources together; `None` = no limit.
     pub answers_per_second: Option<u32>,
+    /// Answers of our own per second to one source, if it is neither farm nor trusted; `None` = no
+    /// limit.
+    pub answers_per_source: Option<u32>,
 }
 
 impl Config {

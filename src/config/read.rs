@@ -272,6 +272,11 @@ fn sip(table: Reader<'_>) -> Sip {
             Some(limit) => Some(limit),
             None => Some(10_000),
         },
+        answers_per_source: match table.integer("answers_per_source", 0..=10_000_000_u32) {
+            Some(0) => None,
+            Some(limit) => Some(limit),
+            None => Some(20),
+        },
     };
     table.finish();
     sip

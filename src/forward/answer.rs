@@ -2,7 +2,7 @@
 //!
 //! An answer is made of the request's own rows, is never longer than the request, so that a forged
 //! source address gains nothing, and is the same for the same request. It goes to the request's
-//! source address. All answers together have a rate limit; one per source is not there yet.
+//! source address, as often as `budget` allows.
 
 use super::text::{Text, Writer};
 use super::via::{is_forbidden, push_mark};
@@ -10,7 +10,6 @@ use super::{Context, Rejection};
 use crate::limits::DATAGRAM_LEN_MAX;
 use crate::net::SocketAddr;
 use crate::sip::{HeaderName, HeaderRow, reason_phrase};
-use crate::time::{Duration, Instant};
 use crate::verdict::DropReason;
 
 /// What OPTIONS is told about us (RFC 3261 §11.2), if it fits: we pass every method on, take no
@@ -125,6 +124,10 @@ impl Context<'_> {
             }
             out.push(b"\r\n");
         }
+        if rejection == Rejection::PathRequired {
+            // RFC 3261 §21.4.16: "a Require header field listing the required extensions".
+            out.push(b"Require: path\r\n");
+        }
         if detail >= Detail::Capabilities && rejection == Rejection::OwnOptions {
             out.push(CAPABILITIES);
         }
@@ -162,50 +165,5 @@ impl Context<'_> {
         out.push(b";tag=");
         out.push(&self.keys.answer_tag(&self.answer_input()));
         out.push(self.bytes.get(value_end..end).unwrap_or_default());
-    }
-}
-
-/// How many answers may still be sent: one worker's share of the total.
-#[derive(Debug, Default)]
-pub(super) struct AnswerBudget {
-    /// When all answers sent so far are paid for at the given rate.
-    paid_at: Instant,
-}
-
-/// Answers that may be sent at once: what the rate gives in this time.
-const BURST: Duration = Duration::from_secs(1);
-
-impl AnswerBudget {
-    /// Takes one answer out of a budget of `per_second`, if there is one.
-    pub(super) fn take(&mut self, per_second: Option<u32>, workers: u8, now: Instant) -> bool {
-        let Some(total) = per_second else {
-            return true;
-        };
-        let share = (total / u32::from(workers.max(1))).max(1);
-        let paid_at = self.paid_at.max(now);
-        if paid_at.since(now) >= BURST {
-            return false;
-        }
-        self.paid_at = paid_at + BURST / share;
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_budget_is_a_rate_with_a_second_of_burst() {
-        let mut budget = AnswerBudget::default();
-        let start = Instant::ZERO + Duration::from_secs(100);
-        let taken = |budget: &mut AnswerBudget, now| {
-            (0..50).filter(|_| budget.take(Some(20), 2, now)).count()
-        };
-        assert_eq!(taken(&mut budget, start), 10);
-        assert_eq!(taken(&mut budget, start), 0);
-        assert_eq!(taken(&mut budget, start + Duration::from_millis(500)), 5);
-        assert_eq!(taken(&mut budget, start + Duration::from_secs(60)), 10);
-        assert!((0..100).all(|_| budget.take(None, 2, start)));
     }
 }

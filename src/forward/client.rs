@@ -18,12 +18,21 @@
 
 use super::Context;
 use super::hop::{Hop, hop};
+use super::route_set::RouteSet;
 use super::target::Target;
-use crate::affinity::RouteToken;
+use crate::affinity::{ClientFlow, FlowNote, RouteToken};
 use crate::config::{Nat, Side};
 use crate::net::{IpAddr, Ipv4Addr, SocketAddr};
 use crate::route::{Direction, Listener};
-use crate::sip::{HeaderName, Host, NameAddr, Via, values};
+use crate::sip::{HeaderName, Host, Method, NameAddr, Via, values};
+
+/// A client's flow, and when it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ClientFlowUse {
+    pub(super) flow: ClientFlow,
+    /// Instead of the Request-URI; else where the Request-URI leads nowhere.
+    pub(super) nat: bool,
+}
 
 /// The flow of a dialog's client, as its token says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,11 +59,16 @@ impl Context<'_> {
     /// The flow that a request's new token holds.
     pub(super) fn dialog_flow(
         &self,
-        old: Option<&RouteToken>,
+        routes: &RouteSet,
         target: &Target,
         received: &Listener,
         via: &Via,
     ) -> Option<DialogFlow> {
+        // Called through its Path: requests of the dialog take the same way.
+        if let Some(path) = routes.path.as_ref().filter(|_| target.flow.is_some()) {
+            return DialogFlow::of(path);
+        }
+        let old = routes.token.as_ref();
         let held = old.and_then(DialogFlow::of);
         let by_owner = old.is_some_and(|token| self.is_flow_owner(token));
         if held.is_some() && !by_owner {
@@ -86,6 +100,47 @@ impl Context<'_> {
     pub(super) fn is_between_servers(&self, token: &RouteToken) -> bool {
         let caller = token.flow.filter(|_| !token.nat);
         caller.is_some_and(|caller| self.plan.is_farm(caller.address.ip()))
+    }
+
+    /// Where the client is that a token speaks of, and how much that counts.
+    pub(super) fn client_flow(&self, token: &RouteToken) -> Option<ClientFlowUse> {
+        if self.is_between_servers(token) {
+            return None;
+        }
+        let told = told_flow(token)?;
+        let moved = self.flows.find(self.call_id, told, self.now);
+        Some(ClientFlowUse {
+            flow: moved.unwrap_or(told),
+            nat: token.nat,
+        })
+    }
+
+    /// Takes note of where the client of a dialog is now: its NAT may have given it another mapping
+    /// since the token was made.
+    pub(super) fn note_flow(&self, routes: &RouteSet) {
+        let Some(token) = &routes.token else { return };
+        let Some(told) = told_flow(token) else { return };
+        let seen = ClientFlow {
+            address: self.flow.peer,
+            listener: self.flow.listener,
+        };
+        if self.direction == Direction::Farm
+            || self.message.to_tag().is_none()
+            || self.message.method() == Method::Cancel
+            || self.message.vias_below(self.bytes).next().is_some()
+            || self.is_between_servers(token)
+            || !self.is_flow_owner(token)
+        {
+            return;
+        }
+        match self.flows.note(self.call_id, told, seen, self.now) {
+            FlowNote::Known | FlowNote::Returned | FlowNote::Refused => {}
+            FlowNote::Moved => self.metrics.flows_moved.increment(),
+            FlowNote::Evicted => {
+                self.metrics.flows_moved.increment();
+                self.metrics.flows_evicted.increment();
+            }
+        }
     }
 
     /// Whether the sender stands at the end of the dialog whose flow the token holds.
@@ -120,6 +175,14 @@ impl Context<'_> {
         contact != source
             && (via.host.ip() == Some(contact) || is_private(contact) && !is_private(source))
     }
+}
+
+/// The flow that a token holds.
+fn told_flow(token: &RouteToken) -> Option<ClientFlow> {
+    Some(ClientFlow {
+        address: token.flow?.address,
+        listener: token.listener,
+    })
 }
 
 /// RFC 6761 §6.4: names below `invalid` never resolve. RFC 7118 §5: clients that cannot be

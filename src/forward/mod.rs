@@ -1,5 +1,5 @@
 //! The stateless forwarder, RFC 3261 §16.11: one message in, one message out, nothing remembered
-//! but pins.
+//! but pins and the flows of clients that have moved.
 //!
 //! [`Forwarder::decide`] takes the bytes of a datagram, where it came from and the time; it edits
 //! the bytes in place and says where they go. The same bytes give the same result on every worker
@@ -12,21 +12,24 @@
 //! | `route_set`, `request_uri` | §16.4 route information preprocessing, §16.6 steps 2 and 6 |
 //! | `target`, `hop` | §16.5 targets, §16.6 step 7 next hop |
 //! | `request`, `record_route`, `via` | §16.6 steps 3 to 9, §18.2.1, RFC 3581 |
-//! | `client` | clients behind a NAT |
+//! | `client`, `path` | clients behind a NAT: RFC 3327, RFC 5626 §5 |
 //! | `response` | §16.11 responses, §18.2.2 |
-//! | `rejection`, `answer` | §8.2.6, §8.2.7, §11.2 answers of our own |
+//! | `rejection`, `answer`, `budget` | §8.2.6, §8.2.7, §11.2 answers of our own |
 //!
 //! What needs a transaction (forking, timers, own retransmissions) is not here.
 
 mod answer;
+mod budget;
 mod client;
 mod hop;
+mod path;
 mod record_route;
 mod rejection;
 mod request;
 mod request_uri;
 mod response;
 mod route_set;
+mod shared;
 mod target;
 mod text;
 mod validate;
@@ -34,11 +37,13 @@ mod via;
 
 use std::sync::Arc;
 
-use self::answer::{AnswerBudget, Answers};
+use self::answer::Answers;
+use self::budget::AnswerBudget;
 use self::rejection::{Rejection, Reply};
 use self::request::Decision;
 use self::route_set::RouteSet;
-use crate::affinity::{CallIdHash, Keys, Pins};
+pub use self::shared::Shared;
+use crate::affinity::{CallIdHash, Keys, MovedFlows, Pins};
 use crate::metrics::WorkerMetrics;
 use crate::net::{Flow, WorkerIndex};
 use crate::packet::{Buffer, EditList};
@@ -53,6 +58,7 @@ pub struct Forwarder {
     worker: WorkerIndex,
     workers: u8,
     pins: Arc<Pins>,
+    shared: Arc<Shared>,
     metrics: Arc<WorkerMetrics>,
     message: Box<Message>,
     edits: Box<EditList>,
@@ -66,6 +72,7 @@ struct Context<'a> {
     plan: &'a Plan,
     keys: &'a Keys,
     pins: &'a Pins,
+    flows: &'a MovedFlows,
     metrics: &'a WorkerMetrics,
     message: &'a Message,
     bytes: &'a [u8],
@@ -79,6 +86,8 @@ struct Context<'a> {
 
 impl Forwarder {
     /// A forwarder for worker `worker` of `workers`. Allocates here and never again.
+    ///
+    /// It forgets where clients move; [`Forwarder::with_shared`] changes that.
     pub fn new(
         worker: WorkerIndex,
         workers: u8,
@@ -89,6 +98,7 @@ impl Forwarder {
             worker,
             workers: workers.max(1),
             pins,
+            shared: Arc::new(Shared::new(0)),
             metrics,
             message: Box::new(Message::new()),
             edits: Box::new(EditList::new()),
@@ -96,6 +106,12 @@ impl Forwarder {
             answers: Answers::new(),
             budget: AnswerBudget::default(),
         }
+    }
+
+    /// With the memory that it shares with the other workers' forwarders.
+    #[must_use]
+    pub fn with_shared(self, shared: Arc<Shared>) -> Self {
+        Self { shared, ..self }
     }
 
     /// Decides about one datagram.
@@ -153,6 +169,7 @@ impl Forwarder {
             plan,
             keys: plan.keys(),
             pins: &self.pins,
+            flows: &self.shared.flows,
             metrics: &self.metrics,
             message: &self.message,
             bytes,
@@ -189,6 +206,17 @@ impl Forwarder {
             Reply::Silence(reason) => Verdict::Drop(reason),
             Reply::Answer(status) => {
                 self.metrics.punted.increment();
+                // Who the operator knows is told as often as it asks; the source of a stranger's
+                // request may be somebody else.
+                let per_source = match context.direction {
+                    Direction::Outside => plan.rules.answers_per_source,
+                    Direction::Farm | Direction::Trusted => None,
+                };
+                let source = flow.peer.ip();
+                let sources = &self.shared.sources;
+                if !sources.take(per_source, context.keys, source, now) {
+                    return Verdict::Drop(DropReason::AnswerLimitedSource);
+                }
                 let per_second = plan.rules.answers_per_second;
                 if !self.budget.take(per_second, self.workers, now) {
                     return Verdict::Drop(DropReason::AnswerLimited);

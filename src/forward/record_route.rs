@@ -91,7 +91,7 @@ impl Context<'_> {
         if let Some(between) = old.filter(|token| self.is_between_servers(token)) {
             return *between;
         }
-        let flow = self.dialog_flow(old, target, received, via);
+        let flow = self.dialog_flow(routes, target, received, via);
         RouteToken {
             server: server
                 .map(|server| server.id)

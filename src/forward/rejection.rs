@@ -16,6 +16,8 @@ pub(super) enum Rejection {
     Loop,
     /// A Proxy-Require option tag that nobody here understands (§16.3 step 5).
     ProxyRequire,
+    /// A REGISTER without `Supported: path` where that is required (RFC 3327 §5.2).
+    PathRequired,
     /// It asks to be relayed where its sender may not send (§26.1.5, §21.4.4).
     Relay,
     /// A rule of the route table says so, with this status.
@@ -61,6 +63,7 @@ impl Rejection {
             Self::MaxForwards => 483,
             Self::Loop => 482,
             Self::ProxyRequire => 420,
+            Self::PathRequired => 421,
             Self::Relay => 403,
             Self::Rule(status) => status,
             Self::NotFound => 404,
@@ -88,6 +91,7 @@ impl Rejection {
             Self::NoServer => DropReason::NoServer,
             Self::UriScheme
             | Self::ProxyRequire
+            | Self::PathRequired
             | Self::TooLarge
             | Self::OwnOptions
             | Self::Rule(_) => DropReason::AckRejected,
@@ -138,6 +142,7 @@ mod tests {
             (Rejection::MaxForwards, 483),
             (Rejection::Loop, 482),
             (Rejection::ProxyRequire, 420),
+            (Rejection::PathRequired, 421),
             (Rejection::Relay, 403),
             (Rejection::NotFound, 404),
             (Rejection::Unresolved, 500),

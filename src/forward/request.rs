@@ -7,7 +7,7 @@ use super::{Context, Rejection, record_route};
 use crate::affinity::{
     AnswerInput, Branch, BranchInput, Mode, NodeId, SentBy, VIA_PARAMETER_NAME, ViaParameter,
 };
-use crate::config::Reach;
+use crate::config::{Reach, Side};
 use crate::net::{Endpoint, Flow, Protocol, ServerId, WorkerIndex};
 use crate::packet::{Buffer, EditList};
 use crate::route::{Action, Direction, Listener, Pool};
@@ -75,6 +75,7 @@ impl Context<'_> {
         routes.read(self, request_uri).map_err(Rejection::Syntax)?;
         routes.request_uri.strip_own_maddr(self.plan, self.bytes);
         self.own_options(routes)?;
+        let path = self.path_rows(received)?;
 
         let target = match self.choose(routes)? {
             Choice::Forward(target) => target,
@@ -96,6 +97,9 @@ impl Context<'_> {
         self.insert_rows(
             edits, routes, &target, received, egress, via, &branch, reach,
         );
+        if let Some(rows) = path.filter(|_| target.side == Side::Farm) {
+            self.insert_path(edits, rows, received, egress);
+        }
         self.mark_source(edits, via);
         routes.edit(edits, self, strict);
         let patch = self.count_hop(edits);
@@ -103,6 +107,7 @@ impl Context<'_> {
         let end = self.message.message_end().min(self.bytes.len());
         self.check_size(&target, end, edits)?;
         self.count_request(&target);
+        self.note_flow(routes);
         Ok(Decision::Forward(Forwarding {
             flow: Flow {
                 listener: egress.index,
@@ -137,8 +142,13 @@ impl Context<'_> {
 
     /// The listener a request leaves from.
     fn egress(&self, routes: &RouteSet, target: &Target) -> Option<&Listener> {
-        // A client that this dialog began with knows us by the address it sent to, and its NAT lets
-        // nothing else through.
+        // A client knows us by the address it sent to, and its NAT lets nothing else through.
+        if let Some(index) = target.flow
+            && let Some(listener) = self.plan.listener(index)
+            && listener.same_family(target.peer)
+        {
+            return Some(listener);
+        }
         let to_client = self.direction == Direction::Farm && target.server.is_none();
         if to_client
             && let Some(token) = &routes.token

@@ -29,6 +29,11 @@ pub(super) struct RouteSet {
     pub(super) request_uri: RequestUri,
     /// The token of the first own value that has one.
     pub(super) token: Option<RouteToken>,
+    /// The token of the first own value that a registrar has from our `Path`.
+    pub(super) path: Option<RouteToken>,
+    /// An own value has the form of a token with a flow and none could be read: damaged, of another
+    /// dialog, or under a key that is gone.
+    pub(super) is_flow_lost: bool,
     /// The first Route value that is left.
     pub(super) next: Option<Uri>,
 }
@@ -47,8 +52,11 @@ impl RouteSet {
         self.popped = 0;
         self.taken = 0;
         self.request_uri = RequestUri::new(*request_uri);
-        self.token = own_token(context, request_uri);
+        self.token = None;
+        self.path = None;
+        self.is_flow_lost = false;
         self.next = None;
+        self.take_token(own_token(context, request_uri));
         if !context.message.has(HeaderName::Route) {
             return Ok(());
         }
@@ -62,7 +70,7 @@ impl RouteSet {
         }
         // RFC 3261 §16.4: a Request-URI that we once put into a Record-Route comes from a strict
         // router; the real one is the last Route value.
-        if self.token.is_some()
+        if (self.token.is_some() || self.path.is_some())
             && let Some((_, last)) = self.values.last()
         {
             self.request_uri = RequestUri::new(NameAddr::parse(bytes, *last)?.uri);
@@ -76,10 +84,22 @@ impl RouteSet {
                 self.next = Some(uri);
                 break;
             }
-            self.token = self.token.or_else(|| own_token(context, &uri));
+            if self.token.is_none() && self.path.is_none() {
+                self.take_token(own_token(context, &uri));
+            }
             self.popped += 1;
         }
         Ok(())
+    }
+
+    fn take_token(&mut self, token: OwnToken) {
+        match token {
+            OwnToken::None => return,
+            OwnToken::Dialog(token) => self.token = Some(token),
+            OwnToken::Path(token) => self.path = Some(token),
+            OwnToken::FlowLost => self.is_flow_lost = true,
+        }
+        self.is_flow_lost &= self.token.is_none() && self.path.is_none();
     }
 
     /// Route values that stay.
@@ -135,13 +155,35 @@ impl RouteSet {
     }
 }
 
+/// What the user part of a URI says to us.
+enum OwnToken {
+    /// Nothing.
+    None,
+    /// What we wrote into a Record-Route of this dialog.
+    Dialog(RouteToken),
+    /// What we wrote into a Path.
+    Path(RouteToken),
+    /// A flow, but nobody can tell which.
+    FlowLost,
+}
+
 /// The token in a URI that names us.
 #[inline]
-fn own_token(context: &Context<'_>, uri: &Uri) -> Option<RouteToken> {
-    let user = uri.user?.of(context.bytes);
+fn own_token(context: &Context<'_>, uri: &Uri) -> OwnToken {
+    let Some(user) = uri.user.map(|user| user.of(context.bytes)) else {
+        return OwnToken::None;
+    };
     // "lr" is not asked for: some servers lose it on the way.
     if !RouteToken::is_token(user) || own_listener(context.plan, context.bytes, uri).is_none() {
-        return None;
+        return OwnToken::None;
     }
-    RouteToken::open(context.keys, user, Binding::Dialog(context.call_id)).ok()
+    match RouteToken::open(context.keys, user, Binding::Dialog(context.call_id)) {
+        Ok(token) => OwnToken::Dialog(token),
+        // A token of Path always has a flow.
+        Err(_) if RouteToken::is_flow_token(user) => {
+            let opened = RouteToken::open(context.keys, user, Binding::Path);
+            opened.map_or(OwnToken::FlowLost, OwnToken::Path)
+        }
+        Err(_) => OwnToken::None,
+    }
 }

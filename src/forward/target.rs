@@ -2,18 +2,19 @@
 //!
 //! ```text
 //! from outside   next Route in the farm > Request-URI in the farm > the token's server > the table
-//! from the farm  next Route > the token's client behind a NAT > Request-URI > the table
+//! from the farm  our Path > next Route > the token's client behind a NAT > Request-URI > the table
 //! ```
 //!
 //! A valid token never widens what its bearer may do: any caller holds one from its own 200.
 
 use super::hop::{Hop, hop};
 use super::route_set::RouteSet;
+use super::via::is_forbidden;
 use super::{Context, Rejection, pin_key};
-use crate::affinity::{Mode, NewPin, PinOutcome, RouteToken, Transaction, home_worker};
+use crate::affinity::{ClientFlow, Mode, NewPin, PinOutcome, Transaction, home_worker};
 use crate::balance::AffinityKey;
 use crate::config::Side;
-use crate::net::{PoolIndex, ServerId, ServerIndex, SocketAddr, WorkerIndex};
+use crate::net::{ListenerIndex, PoolIndex, ServerId, ServerIndex, SocketAddr, WorkerIndex};
 use crate::route::{Action, Direction, KeySource, Pool, Question, Rule, Server};
 use crate::sip::{HeaderName, Method};
 use crate::verdict::DropReason;
@@ -30,8 +31,9 @@ pub(super) struct Target {
     /// The pool, if we chose the server rather than the message: then its way to address a server
     /// applies.
     pub(super) pool: Option<PoolIndex>,
-    /// The request goes to a client's flow instead of where its Request-URI says.
-    pub(super) flow: bool,
+    /// The request goes to a client's flow instead of where its Request-URI says: the listener that
+    /// the client sends to.
+    pub(super) flow: Option<ListenerIndex>,
 }
 
 /// What target selection found out.
@@ -53,6 +55,7 @@ impl Context<'_> {
     }
 
     fn choose_from_outside(&self, routes: &RouteSet) -> Result<Choice, Rejection> {
+        self.refuse_foreign_flow(routes)?;
         // What no token of ours vouches for is looked at by the table first: who is refused there
         // does not reach a server by naming its address.
         let rule = match routes.token {
@@ -105,8 +108,15 @@ impl Context<'_> {
     }
 
     fn choose_from_farm(&self, routes: &RouteSet) -> Result<Choice, Rejection> {
+        if let Some(client) = self.registered_flow(routes) {
+            return self.to_flow(client.flow);
+        }
         if let Some(next) = &routes.next {
             return self.onward(routes, hop(self.plan, self.bytes, next));
+        }
+        // RFC 5626 §5.3.1: "If the flow token has been tampered with, the proxy SHOULD send a 403".
+        if routes.is_flow_lost {
+            return Err(Rejection::Relay);
         }
         let client = routes
             .token
@@ -114,18 +124,16 @@ impl Context<'_> {
             .and_then(|token| self.client_flow(token));
         match (hop(self.plan, self.bytes, &routes.request_uri.uri), client) {
             // Its Contact is an address behind a NAT: the flow is the only way back.
-            (Hop::Literal(address), Some(flow)) if !self.plan.is_farm(address.ip()) => {
-                Ok(Choice::Forward(Target {
-                    flow: true,
-                    ..self.to_address(flow)
-                }))
+            (Hop::Literal(address), Some(client))
+                if client.nat && !self.plan.is_farm(address.ip()) =>
+            {
+                self.to_flow(client.flow)
             }
-            (Hop::Name | Hop::OtherTransport | Hop::Own(_), Some(flow)) => {
-                Ok(Choice::Forward(Target {
-                    flow: true,
-                    ..self.to_address(flow)
-                }))
-            }
+            // Its Contact leads nowhere from here, and its flow does.
+            (
+                Hop::Name | Hop::OtherTransport | Hop::Own(_) | Hop::Abstract | Hop::Forbidden,
+                Some(client),
+            ) => self.to_flow(client.flow),
             (own @ (Hop::Own(_) | Hop::Name), None) => match (self.other_member(routes), own) {
                 (Some(target), _) => Ok(Choice::Forward(target)),
                 (None, Hop::Own(_)) => self.by_rule(routes, self.admitting_rule(routes, false)?),
@@ -198,7 +206,7 @@ impl Context<'_> {
             side: Side::Farm,
             server: server.map(|server| server.index),
             pool: None,
-            flow: false,
+            flow: None,
         })
     }
 
@@ -212,7 +220,7 @@ impl Context<'_> {
                 .flatten()
                 .map(|server| server.index),
             pool: None,
-            flow: false,
+            flow: None,
         }
     }
 
@@ -222,7 +230,7 @@ impl Context<'_> {
             side: Side::Farm,
             server: Some(server.index),
             pool: server.pool,
-            flow: false,
+            flow: None,
         }
     }
 
@@ -231,9 +239,16 @@ impl Context<'_> {
         self.plan.server_by_id(token.server)
     }
 
-    fn client_flow(&self, token: &RouteToken) -> Option<SocketAddr> {
-        let flow = token.flow.filter(|_| token.nat)?;
-        Some(flow.address)
+    /// From the farm to a client, by the way that the client's own requests come.
+    fn to_flow(&self, flow: ClientFlow) -> Result<Choice, Rejection> {
+        // A source that somebody has forged.
+        if is_forbidden(flow.address) || self.plan.listener_at(flow.address).is_some() {
+            return Err(Rejection::Relay);
+        }
+        Ok(Choice::Forward(Target {
+            flow: Some(flow.listener),
+            ..self.to_address(flow.address)
+        }))
     }
 
     /// Whether the sender of an in-dialog request is the one whose request made the dialog.

@@ -97,6 +97,8 @@ pub struct Rules {
     pub proxy_require: Box<[Box<str>]>,
     /// Answers of our own per second, all sources together.
     pub answers_per_second: Option<u32>,
+    /// Answers of our own per second to one stranger.
+    pub answers_per_source: Option<u32>,
     /// Whether Call-IDs are pinned to their server.
     pub pins: bool,
 }

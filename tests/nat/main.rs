@@ -8,3 +8,6 @@ mod fixture;
 mod phone;
 
 mod modes;
+mod moved;
+mod path;
+mod strangers;

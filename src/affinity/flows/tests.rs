@@ -121,6 +121,9 @@ fn readers_get_whole_flows_of_their_own_key() {
         listener: ListenerIndex(u8::try_from(key).unwrap()),
     };
     let call = |key: u64| CallIdHash(0x1000_0000_0000 + key);
+    for key in 0..KEYS {
+        flows.note(call(key), first, value(key, 0), NOW);
+    }
     let start = Barrier::new(4);
     let found: u64 = thread::scope(|scope| {
         for writer in 0..2 {

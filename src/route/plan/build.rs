@@ -200,6 +200,7 @@ impl<'c> Builder<'c> {
                 .map(|tag| tag.as_str().into())
                 .collect(),
             answers_per_second: sip.answers_per_second,
+            answers_per_source: sip.answers_per_source,
             pins: self.config.datapath.pins > 0,
         }
     }
