@@ -6,11 +6,11 @@ use arc_swap::{ArcSwap, Cache};
 
 use super::observer::Observer;
 use super::samples::Samples;
-use crate::datapath::{Batch, Handler, Origin, Out, Packet};
+use crate::datapath::{Batch, Handler, Out};
 use crate::forward::Forwarder;
 use crate::route::Plan;
 use crate::time::Instant;
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::Verdict;
 
 /// Decides over batches with the plan of the moment.
 pub struct SipHandler {
@@ -49,11 +49,7 @@ impl Handler for SipHandler {
                 self.observer.received(&packet);
             }
             let forwarder = &mut self.forwarder;
-            let verdict = if is_served(plan, &packet) {
-                packet.edit(|buffer, flow| forwarder.decide(plan, buffer, flow, now))
-            } else {
-                Verdict::Drop(DropReason::SourceDenied)
-            };
+            let verdict = packet.edit(|buffer, flow| forwarder.decide(plan, buffer, flow, now));
             match verdict {
                 Verdict::Transmit => {
                     if observed {
@@ -85,13 +81,4 @@ impl Handler for SipHandler {
         self.observer.warm_up();
         None
     }
-}
-
-/// Whether the listener serves a packet's source. XDP has asked this of what it sent up; the kernel
-/// path carries what XDP passes, and everything where there is no XDP.
-fn is_served(plan: &Plan, packet: &Packet) -> bool {
-    packet.origin() != Origin::Kernel
-        || plan
-            .listener(packet.flow.listener)
-            .is_none_or(|listener| listener.serves(packet.flow.peer.ip()))
 }

@@ -20,6 +20,7 @@ use crate::metrics::WorkerMetrics;
 use crate::neighbor::{Monitor, NeighborError};
 use crate::net::{ListenerIndex, SocketAddr};
 use crate::packet::PartialChecksum;
+use crate::route::Plan;
 use crate::sys::{cpu, ethtool};
 use crate::xsk::{self, HugePages};
 
@@ -93,7 +94,11 @@ impl Network {
     ///
     /// # Errors
     /// See [`NetworkError`]; nothing stays open.
-    pub(super) fn open(config: &Config, runtime: &Handle) -> Result<Opened, NetworkError> {
+    pub(super) fn open(
+        config: &Config,
+        plan: &Plan,
+        runtime: &Handle,
+    ) -> Result<Opened, NetworkError> {
         let (candidates, mode): (&[Candidate], _) = match config.datapath.mode {
             Mode::Auto => (
                 &[Candidate::Native, Candidate::Generic, Candidate::Socket],
@@ -106,8 +111,8 @@ impl Network {
         let mut reasons = Vec::new();
         for candidate in candidates {
             let opened = match candidate {
-                Candidate::Native => open_xdp(config, runtime, AttachMode::Native),
-                Candidate::Generic => open_xdp(config, runtime, AttachMode::Generic),
+                Candidate::Native => open_xdp(config, plan, runtime, AttachMode::Native),
+                Candidate::Generic => open_xdp(config, plan, runtime, AttachMode::Generic),
                 Candidate::Socket => open_sockets(config),
             };
             match opened {
@@ -144,7 +149,7 @@ impl Network {
     ///
     /// # Errors
     /// The map's; the old lists stay.
-    pub(super) fn take_lists(&self, config: &Config) -> Result<(), BpfError> {
+    pub(super) fn take_lists(&self, config: &Config, plan: &Plan) -> Result<(), BpfError> {
         let Some(steering) = &self.steering else {
             return Ok(());
         };
@@ -152,7 +157,7 @@ impl Network {
             .program
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        program.replace_vips(&vips(config))
+        program.replace_vips(&vips(config, plan))
     }
 
     /// Detaches the program: every datagram goes to the kernel from here on.
@@ -217,7 +222,12 @@ fn open_sockets(config: &Config) -> Result<Opened, NetworkError> {
     Ok((network, builder.build()?, metrics))
 }
 
-fn open_xdp(config: &Config, runtime: &Handle, attach: AttachMode) -> Result<Opened, NetworkError> {
+fn open_xdp(
+    config: &Config,
+    plan: &Plan,
+    runtime: &Handle,
+    attach: AttachMode,
+) -> Result<Opened, NetworkError> {
     let egress: Arc<ArcSwap<EgressTable>> = Arc::default();
     let monitor = runtime.block_on(Monitor::start(egress.clone()))?;
     let arms = arms(config, &egress.load())?;
@@ -250,7 +260,7 @@ fn open_xdp(config: &Config, runtime: &Handle, attach: AttachMode) -> Result<Ope
     let indices = arms.iter().map(|arm| arm.ifindex).collect();
     let slots = u32::try_from(workers).unwrap_or(u32::MAX);
     let mut program = SteerProgram::load(&SteerConfig::new(indices, queues, slots))?;
-    program.replace_vips(&vips(config))?;
+    program.replace_vips(&vips(config, plan))?;
     for link in datapath.links() {
         let slot = Slot {
             ifindex: link.ifindex,
@@ -383,11 +393,19 @@ fn with_listeners(builder: Builder, config: &Config) -> Builder {
     })
 }
 
-fn vips(config: &Config) -> Vec<(SocketAddr, Vip)> {
+fn vips(config: &Config, plan: &Plan) -> Vec<(SocketAddr, Vip)> {
     let vip = |(index, listener): (ListenerIndex, &Listener)| {
         let vip = Vip {
             listener: index,
-            allow: listener.allow.clone(),
+            // An empty list allows everybody.
+            allow: match listener.allow.as_slice() {
+                [] => Vec::new(),
+                listed => listed
+                    .iter()
+                    .copied()
+                    .chain(plan.always_allowed(index))
+                    .collect(),
+            },
             deny: listener.deny.clone(),
             limit: None,
         };

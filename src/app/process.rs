@@ -111,7 +111,7 @@ impl Process {
             .enable_all()
             .build()?;
 
-        let (network, datapath, metrics) = Network::open(&config, runtime.handle())?;
+        let (network, datapath, metrics) = Network::open(&config, &plan.load(), runtime.handle())?;
         let network = Arc::new(network);
         let pins = Arc::new(Pins::new(config.datapath.pins));
         let shared = Arc::new(Shared::new(MOVED_FLOWS_MAX));
@@ -275,7 +275,7 @@ impl Process {
         let plan =
             Plan::build(&config, &mut self.registry, &keys).map_err(|error| error.to_string())?;
         self.network
-            .take_lists(&config)
+            .take_lists(&config, &plan)
             .map_err(|error| error.to_string())?;
         log_changes(&self.plan.load(), &plan);
         self.names.store(Arc::new(names(&plan)));

@@ -45,7 +45,7 @@ use self::route_set::RouteSet;
 pub use self::shared::Shared;
 use crate::affinity::{CallIdHash, Keys, MovedFlows, Pins};
 use crate::metrics::WorkerMetrics;
-use crate::net::{Flow, WorkerIndex};
+use crate::net::{Flow, IpAddr, ListenerIndex, WorkerIndex};
 use crate::packet::{Buffer, EditList};
 use crate::route::{Direction, Plan};
 use crate::sip::{Kind, Message, Noise, ParseError, classify_noise};
@@ -125,6 +125,11 @@ impl Forwarder {
         flow: &mut Flow,
         now: Instant,
     ) -> Verdict {
+        let received = flow.listener;
+        // The steering program has looked already; what came another way it has not seen.
+        if !plan.admits(received, flow.peer.ip()) {
+            return Verdict::Drop(DropReason::SourceDenied);
+        }
         if let Some(noise) = classify_noise(buffer.payload()) {
             return Verdict::Drop(match noise {
                 Noise::Keepalive => DropReason::Keepalive,
@@ -132,7 +137,6 @@ impl Forwarder {
                 Noise::SigComp => DropReason::SigComp,
             });
         }
-        let received = flow.listener;
         let parsed = self.message.parse(buffer.payload());
         let verdict = match self.message.kind() {
             Kind::Request => self.on_request(parsed, plan, buffer, flow, now),
@@ -237,7 +241,30 @@ impl Forwarder {
     }
 }
 
-/// The key of a pin: the Call-ID in a pool. One Call-ID may pass here twice, to two pools.
-fn pin_key(call_id: CallIdHash, pool_id: u32) -> CallIdHash {
-    CallIdHash(call_id.0 ^ u64::from(pool_id).rotate_left(32))
+/// The key of a pin: the Call-ID, and which passage of it through us this is. A request that the farm
+/// sends back through us (a spiral, RFC 3261 §6) has the Call-ID that it came with.
+///
+/// The passage is told by the listener and, for the farm, by the sender: both are known again when
+/// the response comes back. What the route table makes of the request is no part of it, so that
+/// a changed table moves no transaction.
+fn pin_key(
+    call_id: CallIdHash,
+    listener: ListenerIndex,
+    farm_sender: Option<IpAddr>,
+) -> CallIdHash {
+    let sender = match farm_sender {
+        None => 0,
+        Some(IpAddr::V4(v4)) => u64::from(v4.to_bits()),
+        Some(IpAddr::V6(v6)) => {
+            let bits = v6.to_bits().to_le_bytes();
+            let (low, high) = (bits.first_chunk::<8>(), bits.last_chunk::<8>());
+            let half =
+                |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            half(low) ^ half(high).rotate_left(16)
+        }
+    };
+    // An odd factor spreads addresses that differ in few bits; the low half chooses the bucket and
+    // stays the Call-ID's.
+    let passage = (sender << 8 | u64::from(listener.0)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    CallIdHash(call_id.0 ^ (passage & !u64::from(u32::MAX)))
 }

@@ -4,7 +4,9 @@
 use super::hop::listener_of;
 use super::via::{is_forbidden, next_hop};
 use super::{Forwarder, pin_key};
-use crate::affinity::{Branch, Mode, TokenError, Transaction, VIA_PARAMETER_NAME, ViaParameter};
+use crate::affinity::{
+    Branch, CallIdHash, Mode, TokenError, Transaction, VIA_PARAMETER_NAME, ViaParameter,
+};
 use crate::net::{Endpoint, Flow, Protocol, ServerId};
 use crate::packet::Buffer;
 use crate::route::{Plan, Server};
@@ -97,7 +99,11 @@ impl Forwarder {
                 .server_by_id(parameter.peer)
                 .filter(|server| server.sends_from(flow.peer.ip()))
                 .ok_or(DropReason::ResponseSource)?;
-            self.note_response(plan, bytes, server, now);
+            let key = |call_id: &[u8]| {
+                let asker = plan.is_farm(peer.ip()).then_some(peer.ip());
+                pin_key(plan.keys().call_id_hash(call_id), parameter.listener, asker)
+            };
+            self.note_response(bytes, server, key, now);
         }
 
         // RFC 3581 §4: "sent from the same address and port that the corresponding request was
@@ -120,7 +126,13 @@ impl Forwarder {
     }
 
     /// Counts a server's response and tells the pin of its transaction.
-    fn note_response(&self, plan: &Plan, bytes: &[u8], server: &Server, now: Instant) {
+    fn note_response(
+        &self,
+        bytes: &[u8],
+        server: &Server,
+        key: impl FnOnce(&[u8]) -> CallIdHash,
+        now: Instant,
+    ) {
         let status = self.message.status();
         let Some(class) = StatusClass::of(status) else {
             return;
@@ -134,11 +146,11 @@ impl Forwarder {
             return;
         }
         let call_id = self.message.call_id().unwrap_or_default().of(bytes);
-        let key = pin_key(plan.keys().call_id_hash(call_id), server.pool_id);
         let transaction = Transaction {
             invite: true,
             cseq: cseq.number,
         };
-        self.pins.on_response(key, transaction, status, now);
+        self.pins
+            .on_response(key(call_id), transaction, status, now);
     }
 }

@@ -11,7 +11,7 @@ use super::hop::{Hop, hop};
 use super::route_set::RouteSet;
 use super::via::is_forbidden;
 use super::{Context, Rejection, pin_key};
-use crate::affinity::{ClientFlow, Mode, NewPin, PinOutcome, Transaction, home_worker};
+use crate::affinity::{CallIdHash, ClientFlow, Mode, NewPin, PinOutcome, Transaction, home_worker};
 use crate::balance::AffinityKey;
 use crate::config::Side;
 use crate::net::{ListenerIndex, PoolIndex, ServerId, ServerIndex, SocketAddr, WorkerIndex};
@@ -59,7 +59,10 @@ impl Context<'_> {
         // What no token of ours vouches for is looked at by the table first: who is refused there
         // does not reach a server by naming its address.
         let rule = match routes.token {
-            None => self.admitting_rule(routes, false)?,
+            None => match self.continued() {
+                Some(choice) => return Ok(choice),
+                None => self.admitting_rule(routes, false)?,
+            },
             Some(_) => None,
         };
         let token_server = self.token_server(routes);
@@ -100,9 +103,7 @@ impl Context<'_> {
         }
         match token_server {
             Some(server) => Ok(Choice::Forward(self.to_server(server))),
-            None if routes.token.is_some() => {
-                self.by_rule(routes, self.admitting_rule(routes, false)?)
-            }
+            None if routes.token.is_some() => self.by_table(routes),
             None => self.by_rule(routes, rule),
         }
     }
@@ -136,7 +137,7 @@ impl Context<'_> {
             ) => self.to_flow(client.flow),
             (own @ (Hop::Own(_) | Hop::Name), None) => match (self.other_member(routes), own) {
                 (Some(target), _) => Ok(Choice::Forward(target)),
-                (None, Hop::Own(_)) => self.by_rule(routes, self.admitting_rule(routes, false)?),
+                (None, Hop::Own(_)) => self.by_table(routes),
                 (None, other) => self.onward(routes, other),
             },
             (other, _) => self.onward(routes, other),
@@ -266,12 +267,6 @@ impl Context<'_> {
         routes: &RouteSet,
         outbound: bool,
     ) -> Result<Option<&Rule>, Rejection> {
-        let has_pin = |pool: PoolIndex| {
-            self.plan
-                .pool(pool)
-                .and_then(|pool| self.pins.find(pin_key(self.call_id, pool.id), self.now))
-                .is_some_and(|pin| pin.is_of(self.cseq()))
-        };
         let rule = self.plan.rule(&Question {
             listener: self.flow.listener,
             source: self.flow.peer.ip(),
@@ -282,12 +277,44 @@ impl Context<'_> {
             request_uri: &routes.request_uri.uri,
             is_own: self.plan.asks_for_own_domain()
                 && routes.request_uri.is_own(self.plan, self.bytes),
-            has_pin: &has_pin,
         });
         match rule.map(|rule| &rule.action) {
             Some(Action::Reject(status)) => Err(Rejection::Rule(*status)),
             Some(Action::Drop) => Err(Rejection::Silent(DropReason::RouteDropped)),
             Some(Action::Pool { .. } | Action::NextHop(_)) | None => Ok(rule),
+        }
+    }
+
+    /// Where the transaction goes that the request belongs to, if there is a pin of it.
+    ///
+    /// RFC 3261 §16.11: whatever becomes of the table, the rest of a transaction goes to the server
+    /// that has its beginning. That server may be draining, in another pool or gone from the
+    /// configuration; and rules that have changed, or that ask for what a CANCEL lacks, are not
+    /// asked again.
+    fn continued(&self) -> Option<Choice> {
+        if !self.plan.rules.pins {
+            return None;
+        }
+        let pin = self.pins.find(self.pin_key(), self.now)?;
+        if !pin.is_of(self.cseq()) {
+            return None;
+        }
+        let server = self.plan.server(pin.server)?;
+        if !self.follows() {
+            if let Some(home) = self.elsewhere() {
+                return Some(Choice::HandOver(home));
+            }
+            self.pins
+                .renew(self.pin_key(), self.transaction(), self.now);
+        }
+        Some(Choice::Forward(self.to_server(server)))
+    }
+
+    /// Where a request goes that the table has to decide about.
+    fn by_table(&self, routes: &RouteSet) -> Result<Choice, Rejection> {
+        match self.continued() {
+            Some(choice) => Ok(choice),
+            None => self.by_rule(routes, self.admitting_rule(routes, false)?),
         }
     }
 
@@ -311,43 +338,54 @@ impl Context<'_> {
     ) -> Result<Choice, Rejection> {
         let pool = self.plan.pool(index).ok_or(Rejection::NotFound)?;
 
-        // Pins belong to one worker per Call-ID: a CANCEL that overtook its INVITE on another
-        // worker would miss its pin.
-        let home = home_worker(self.call_id, self.workers);
-        if home != self.worker {
+        if let Some(home) = self.elsewhere() {
             return Ok(Choice::HandOver(home));
         }
-
-        let server = match self.pinned(pool) {
+        let server = match self.pinned(index) {
             Some(server) => server,
-            None => self.select(routes, pool, key)?,
+            None => self.select(routes, index, pool, key)?,
         };
-        Ok(Choice::Forward(Target {
-            pool: Some(index),
-            ..self.to_server(server)
-        }))
+        Ok(Choice::Forward(self.to_server(server)))
     }
 
-    /// The server that this Call-ID's requests go to.
-    ///
-    /// RFC 3261 §16.11: whatever becomes of the table, the rest of a transaction goes to the server
-    /// that has its beginning. That server may be draining or gone from the configuration.
-    fn pinned(&self, pool: &Pool) -> Option<&Server> {
+    /// Pins belong to one worker per Call-ID: a CANCEL that overtook its INVITE on another worker
+    /// would miss its pin.
+    fn elsewhere(&self) -> Option<WorkerIndex> {
+        let home = home_worker(self.call_id, self.workers);
+        (home != self.worker).then_some(home)
+    }
+
+    fn pin_key(&self) -> CallIdHash {
+        let sender = (self.direction == Direction::Farm).then_some(self.flow.peer.ip());
+        pin_key(self.call_id, self.flow.listener, sender)
+    }
+
+    /// Whether it follows a request that has made the pin, or lost it.
+    fn follows(&self) -> bool {
+        matches!(self.message.method(), Method::Ack | Method::Cancel)
+    }
+
+    /// The server that this Call-ID's earlier requests went to, if it is in the pool: a registration
+    /// that is asked for credentials comes again, and only that server knows its nonce.
+    fn pinned(&self, pool: PoolIndex) -> Option<&Server> {
         if !self.plan.rules.pins {
             return None;
         }
-        let key = pin_key(self.call_id, pool.id);
-        let pin = match self.message.method() {
-            Method::Ack | Method::Cancel => self.pins.find(key, self.now),
-            _ => self.pins.renew(key, self.transaction(), self.now),
+        let pin = match self.follows() {
+            true => self.pins.find(self.pin_key(), self.now),
+            false => self
+                .pins
+                .renew(self.pin_key(), self.transaction(), self.now),
         };
-        self.plan.server(pin?.server)
+        let server = self.plan.server(pin?.server)?;
+        (server.pool == Some(pool)).then_some(server)
     }
 
     /// The server that a new Call-ID gets, pinned from now on.
     fn select(
         &self,
         routes: &RouteSet,
+        index: PoolIndex,
         pool: &Pool,
         key: &KeySource,
     ) -> Result<&Server, Rejection> {
@@ -366,8 +404,7 @@ impl Context<'_> {
                 self.plan.server(chosen).ok_or(Rejection::NoServer)?
             }
         };
-        // ACK and CANCEL follow a request that has made the pin, or lost it.
-        if !self.plan.rules.pins || matches!(self.message.method(), Method::Ack | Method::Cancel) {
+        if !self.plan.rules.pins || self.follows() {
             return Ok(chosen);
         }
         let new = NewPin {
@@ -375,7 +412,7 @@ impl Context<'_> {
             mode: Mode::Stateless,
             transaction: self.transaction(),
         };
-        let key = pin_key(self.call_id, pool.id);
+        let key = self.pin_key();
         let insertion = self.pins.insert(key, new, self.now);
         match insertion.outcome {
             PinOutcome::Made => self.metrics.pins_made.increment(),
@@ -385,7 +422,17 @@ impl Context<'_> {
             }
             PinOutcome::Existing | PinOutcome::Refused => {}
         }
-        let server = self.plan.server(insertion.pin.server).unwrap_or(chosen);
+        let pinned = self.plan.server(insertion.pin.server);
+        let server = match pinned.filter(|server| server.pool == Some(index)) {
+            Some(server) => server,
+            None => {
+                // An earlier transaction of this Call-ID went to another pool; this one goes where
+                // the table now says.
+                let old = insertion.pin.server;
+                let _moved = self.pins.replace(key, old, new, self.now);
+                chosen
+            }
+        };
         self.metrics.server(server.index).selected.increment();
         Ok(server)
     }
@@ -408,7 +455,9 @@ impl Context<'_> {
         let end = value.iter().position(|byte| b"; \t\r\n".contains(byte));
         let call_id = value.get(..end.unwrap_or(value.len())).unwrap_or_default();
         let named = self.keys.call_id_hash(call_id);
-        let pin = self.pins.find(pin_key(named, pool.id), self.now);
+        // It came by some listener, from outside most likely.
+        let mut listeners = self.plan.listeners().iter();
+        let pin = listeners.find_map(|of| self.pins.find(pin_key(named, of.index, None), self.now));
         let server = match (pin, key) {
             (Some(pin), _) => Some(pin.server),
             (None, KeySource::CallId) => pool.select(AffinityKey(named.0)),

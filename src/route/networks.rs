@@ -3,7 +3,7 @@
 //! Built once per plan, then read-only. Keys are 128-bit: an IPv4 address is its IPv4-mapped form,
 //! so that one address has one key (RFC 5954 §4.2: IP literals compare by binary value).
 
-use crate::net::{IpAddr, Network, SocketAddr};
+use crate::net::{IpAddr, Network, SocketAddr, canonical};
 
 /// The one number of an address.
 #[inline]
@@ -13,6 +13,11 @@ pub(crate) fn address_key(address: IpAddr) -> u128 {
         IpAddr::V4(v4) => 0xffff_0000_0000 | u128::from(v4.to_bits()),
         IpAddr::V6(v6) => v6.to_bits(),
     }
+}
+
+/// The address of a number.
+fn key_address(key: u128) -> IpAddr {
+    IpAddr::V6(core::net::Ipv6Addr::from_bits(key))
 }
 
 /// A map from addresses (with or without port) to small values, by binary search.
@@ -89,6 +94,15 @@ impl Networks {
             hosts: hosts.into_boxed_slice(),
             blocks: blocks.into_boxed_slice(),
         }
+    }
+
+    /// The blocks of the set.
+    pub fn iter(&self) -> impl Iterator<Item = Network> {
+        let hosts = self
+            .hosts
+            .iter()
+            .map(|key| Network::host(canonical(key_address(*key))));
+        hosts.chain(self.blocks.iter().copied())
     }
 
     /// Whether `address` is in the set.

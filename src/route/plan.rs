@@ -11,7 +11,7 @@ use super::{Action, Direction, Listener, Question, Rule};
 use crate::affinity::Keys;
 use crate::balance::{AffinityKey, Maglev, StatelessSelect, TableError};
 use crate::config::{Config, Reach, Side};
-use crate::net::{IpAddr, ListenerIndex, PoolIndex, ServerId, ServerIndex, SocketAddr};
+use crate::net::{IpAddr, ListenerIndex, Network, PoolIndex, ServerId, ServerIndex, SocketAddr};
 
 /// A server as the decide layers see it.
 #[derive(Clone, Debug)]
@@ -30,8 +30,6 @@ pub struct Server {
     pub up: bool,
     /// Its pool, or the one it was last in: `None` if that pool is gone.
     pub pool: Option<PoolIndex>,
-    /// A stable number of that pool, mixed into the key of its pins.
-    pub pool_id: u32,
     networks: Networks,
 }
 
@@ -63,8 +61,6 @@ pub struct Pool {
     pub reach: Reach,
     /// Largest request sent over UDP.
     pub udp_max_request: Option<usize>,
-    /// A stable number, mixed into the key of its pins.
-    pub id: u32,
     table: Option<Arc<Maglev>>,
 }
 
@@ -124,6 +120,7 @@ pub struct Plan {
     trusted: Networks,
     own: AddressMap<ListenerIndex>,
     own_hosts: Box<[u128]>,
+    on_loopback: bool,
     own_names: Box<[(Box<[u8]>, ListenerIndex)]>,
     /// First listener per side and family: `[side][is_ipv6]`.
     by_side: [[Option<ListenerIndex>; 2]; 2],
@@ -251,10 +248,37 @@ impl Plan {
         self.farm.contains(address)
     }
 
-    /// Whether an IP address is one of ours, whatever the port.
+    /// Whether a listener serves a source: it is not denied, and if there is a list of those allowed
+    /// it is on it, in the farm or trusted.
     #[inline]
-    pub fn is_own_host(&self, address: IpAddr) -> bool {
-        self.own_hosts.contains(&address_key(address))
+    pub fn admits(&self, listener: ListenerIndex, source: IpAddr) -> bool {
+        let lists = self.listener(listener).and_then(|of| of.lists.as_ref());
+        let Some(lists) = lists else {
+            return true;
+        };
+        let allowed = |allow: &Networks| {
+            allow.contains(source) || self.is_farm(source) || self.is_trusted(listener, source)
+        };
+        !lists.deny.contains(source) && lists.allow.as_ref().is_none_or(allowed)
+    }
+
+    /// The sources that a listener's list of those allowed means besides the ones on it: the farm,
+    /// removed servers included, and who is trusted.
+    pub fn always_allowed(&self, listener: ListenerIndex) -> impl Iterator<Item = Network> {
+        let on_listener = self.listener(listener).map(|of| of.trusted.iter());
+        let trusted = self.trusted.iter().chain(on_listener.into_iter().flatten());
+        self.farm.iter().chain(trusted)
+    }
+
+    /// Whether an IP address is this host, where no message has a business but at our own ports:
+    /// a Contact of `127.0.0.1:53` would otherwise have us talk to our own services.
+    ///
+    /// A server may run on this host; and where a listener is on loopback, everything may (a lab).
+    #[inline]
+    pub fn is_this_host(&self, address: IpAddr) -> bool {
+        (address.is_loopback() || self.own_hosts.contains(&address_key(address)))
+            && !self.on_loopback
+            && self.servers_by_address.find_host(address, 0).is_none()
     }
 
     /// The listener that a host name means, if it is ours and `port` is absent or a port of ours.

@@ -70,9 +70,6 @@ pub struct Question<'a> {
     pub request_uri: &'a Uri,
     /// Whether that names us.
     pub is_own: bool,
-    /// Whether the transaction of a CANCEL or ACK has a pin in a pool: what decides where a header
-    /// field does that these lack.
-    pub has_pin: &'a dyn Fn(PoolIndex) -> bool,
 }
 
 /// A rule.
@@ -180,7 +177,9 @@ impl Rule {
             return Some(Condition::UserPrefix);
         }
         match &self.header {
-            Some(header) if !self.has_header(header, question) => Some(Condition::Header),
+            Some(header) if !header.holds(question.message, question.bytes) => {
+                Some(Condition::Header)
+            }
             _ => None,
         }
     }
@@ -200,17 +199,6 @@ impl Rule {
             (Peers::Trusted, direction) => direction == Direction::Trusted,
             (Peers::Farm, direction) => direction == Direction::Farm && question.outbound,
         }
-    }
-
-    fn has_header(&self, header: &Header, question: &Question<'_>) -> bool {
-        if header.holds(question.message, question.bytes) {
-            return true;
-        }
-        let Action::Pool { pool, .. } = self.action else {
-            return false;
-        };
-        let follows = matches!(question.message.method(), Method::Ack | Method::Cancel);
-        follows && !header.is_in(question.message, question.bytes) && (question.has_pin)(pool)
     }
 }
 
@@ -343,10 +331,6 @@ impl Header {
             name: FieldName::new(&config.name),
             test: config.test.clone(),
         }
-    }
-
-    fn is_in(&self, message: &Message, bytes: &[u8]) -> bool {
-        self.name.values(message, bytes).next().is_some()
     }
 
     fn holds(&self, message: &Message, bytes: &[u8]) -> bool {

@@ -118,7 +118,7 @@ fn directions_go_by_source_address() {
 
 /// A request with that start line, from that source to that listener: the number of its rule.
 fn rule_of(plan: &Plan, start: &str, rows: &str, source: &str, listener: u8) -> Option<usize> {
-    ask(plan, start, rows, source, listener, false, &|_| false)
+    ask(plan, start, rows, source, listener, false)
 }
 
 fn ask(
@@ -128,7 +128,6 @@ fn ask(
     source: &str,
     listener: u8,
     outbound: bool,
-    has_pin: &dyn Fn(PoolIndex) -> bool,
 ) -> Option<usize> {
     let (method, _) = start.split_once(' ').unwrap();
     let text = format!(
@@ -148,7 +147,6 @@ fn ask(
         bytes: text.as_bytes(),
         request_uri: message.request_uri().unwrap(),
         is_own: start.contains("@self.example"),
-        has_pin,
     };
     let rule = plan.rule(&question)?;
     plan.rules().iter().position(|of| core::ptr::eq(of, rule))
@@ -399,18 +397,7 @@ fn rules_for_the_farm_are_for_what_it_sends_out() {
     let rules =
         "[[routes]]\npool = 'one'\n[[routes]]\nfrom = 'farm'\nnext_hop = '198.18.9.1:5060'\n";
     let plan = build(&format!("{RULES}{rules}"), &mut ServerRegistry::new());
-    let of_farm = |outbound| {
-        let never = |_| false;
-        ask(
-            &plan,
-            "INVITE tel:+49",
-            "",
-            "198.18.1.11",
-            0,
-            outbound,
-            &never,
-        )
-    };
+    let of_farm = |outbound| ask(&plan, "INVITE tel:+49", "", "198.18.1.11", 0, outbound);
     assert_eq!(of_farm(false), Some(0));
     assert_eq!(of_farm(true), Some(1));
     assert_eq!(
@@ -420,21 +407,42 @@ fn rules_for_the_farm_are_for_what_it_sends_out() {
 }
 
 #[test]
-fn a_pin_stands_in_for_the_header_that_cancel_lacks() {
-    let rules = "[[routes]]\nheader = { name = 'X-Tenant', equals = 'a' }\npool = 'one'\n\
-                 [[routes]]\nheader = { name = 'X-Tenant' }\ndrop = true\n";
-    let plan = build(&format!("{RULES}{rules}"), &mut ServerRegistry::new());
-    let asked = |start: &str, rows: &str, pinned: bool| {
-        ask(&plan, start, rows, "203.0.113.9", 0, false, &move |_| {
-            pinned
-        })
-    };
-    assert_eq!(asked("CANCEL sip:b@h", "", true), Some(0));
-    assert_eq!(asked("ACK sip:b@h", "", true), Some(0));
-    assert_eq!(asked("CANCEL sip:b@h", "", false), None);
-    assert_eq!(asked("BYE sip:b@h", "", true), None);
-    // One that has the header is taken at its word.
-    assert_eq!(asked("CANCEL sip:b@h", "X-Tenant: b\r\n", true), Some(1));
+fn who_is_allowed_and_not_denied_is_served() {
+    for (lists, source, served) in [
+        ("", "203.0.113.9", true),
+        ("deny = ['203.0.113.9']", "203.0.113.9", false),
+        ("deny = ['203.0.113.9']", "::ffff:203.0.113.9", false),
+        ("deny = ['203.0.113.9']", "203.0.113.10", true),
+        ("allow = ['203.0.113.0/24']", "203.0.113.255", true),
+        ("allow = ['203.0.113.0/24']", "203.0.114.0", false),
+        ("allow = ['203.0.113.0/24']", "2001:db8::9", false),
+        (
+            "allow = ['203.0.113.0/24']\ndeny = ['203.0.113.9']",
+            "203.0.113.9",
+            false,
+        ),
+        // The farm and who is trusted need not be listed, and can be denied.
+        ("allow = ['203.0.113.0/24']", "198.18.1.11", true),
+        ("allow = ['203.0.113.0/24']", "198.18.100.7", true),
+        ("allow = ['203.0.113.0/24']", "198.18.101.1", true),
+        ("deny = ['198.18.100.7']", "198.18.100.7", false),
+    ] {
+        let config = RULES.replace("[[pools]]", &format!("{lists}\n[[pools]]"));
+        let plan = build(&config, &mut ServerRegistry::new());
+        let admitted = plan.admits(ListenerIndex(0), source.parse().unwrap());
+        assert_eq!(admitted, served, "{lists} {source}");
+    }
+    // What the steering program is told besides the list.
+    let plan = build(RULES, &mut ServerRegistry::new());
+    let mut always: Vec<String> = plan
+        .always_allowed(ListenerIndex(0))
+        .map(|network| network.to_string())
+        .collect();
+    always.sort();
+    assert_eq!(
+        always,
+        ["198.18.1.11/32", "198.18.100.0/24", "198.18.101.1/32"]
+    );
 }
 
 #[test]

@@ -102,6 +102,10 @@ impl<'c> Builder<'c> {
             trusted: Networks::new(self.config.trusted.iter().copied()),
             own: self.own(),
             own_hosts: self.own_hosts(),
+            on_loopback: self
+                .listeners
+                .iter()
+                .any(|listener| listener.address.ip().is_loopback()),
             own_names: self.own_names(),
             by_side: self.by_side(),
             listeners: self.listeners,
@@ -145,7 +149,6 @@ impl<'c> Builder<'c> {
                     name: pool.name.as_str().into(),
                     reach: pool.reach,
                     udp_max_request: pool.udp_max_request,
-                    id: stable_hash(&pool.name),
                     table,
                 })
             })
@@ -292,7 +295,6 @@ fn servers(config: &Config, registry: &ServerRegistry, members: &[Membership]) -
                     .zip(0_u8..)
                     .find(|(id, _)| **id == entry.pool)
                     .map(|(_, pool)| PoolIndex(pool)),
-                pool_id: entry.pool,
                 networks: Networks::new(entry.networks.iter().copied()),
             }
         })
