@@ -151,14 +151,15 @@ impl Context<'_> {
     fn other_member(&self, routes: &RouteSet) -> Option<Target> {
         let token = routes.token.as_ref()?;
         let caller = token.flow.filter(|_| !token.nat)?.address;
+        if !self.plan.is_farm(caller.ip()) {
+            return None;
+        }
         if self.is_from_initiator(routes) {
             return self
                 .token_server(routes)
                 .map(|server| self.to_server(server));
         }
-        self.plan
-            .is_farm(caller.ip())
-            .then(|| self.to_address(caller))
+        Some(self.to_address(caller))
     }
 
     /// A dialog between two trusted peers that a rule has led through us goes on between them.
