@@ -36,7 +36,7 @@ fn main() {
 }
 
 fn clang_args() -> Vec<OsString> {
-    // -mcpu=v3: 32-bit subregisters and jumps, in every kernel that has AF_XDP with bpf_link.
+    // -mcpu=v3: 32-bit subregisters and jumps, and compare-and-swap, which makes 5.12 the oldest kernel.
     let mut args: Vec<OsString> = ["-mcpu=v3", "-Wall", "-Wextra"].map(Into::into).to_vec();
     // Debian and Ubuntu keep asm/types.h in a folder of the architecture, which clang does not
     // search when its target is bpf.

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use viaduct::affinity::{Keys, Pins, Secret};
-use viaduct::app::{Observer, Samples, SipHandler};
+use viaduct::app::{KnownSources, Observer, Samples, SipHandler};
 use viaduct::capture::{Captures, Filter, Running};
 use viaduct::config::Config;
 use viaduct::datapath::{Batch, Builder, Handler, Out};
@@ -164,6 +164,8 @@ fn a_million_messages_without_an_allocation() {
     let pins = Arc::new(Pins::new(1 << 16));
     let samples = Arc::new(Samples::new());
     let captures = Arc::new(Captures::new(Vec::new()));
+    let known = Arc::new(KnownSources::new());
+    known.set_wanted(true);
     let datapath = Builder::new(metrics.clone())
         .listener(ListenerIndex(0), vip)
         .build()
@@ -174,7 +176,8 @@ fn a_million_messages_without_an_allocation() {
                 let metrics = metrics[usize::from(worker.0)].clone();
                 let forwarder = Forwarder::new(worker, 2, pins.clone(), metrics);
                 let observer = Observer::default().capture(captures.tap(worker));
-                Armed(SipHandler::new(forwarder, plan.clone(), samples.clone()).observed(observer))
+                let handler = SipHandler::new(forwarder, plan.clone(), samples.clone());
+                Armed(handler.telling(known.clone()).observed(observer))
             },
             &[],
         )
@@ -305,6 +308,10 @@ fn a_million_messages_without_an_allocation() {
         "messages went missing"
     );
     assert!(captured > 10_000, "only {captured} messages were captured");
+    // Each of the two workers has told of the one caller, once in a while.
+    let told: Vec<_> = known.take().collect();
+    assert!((1..100).contains(&told.len()), "{}", told.len());
+    assert!(told.iter().all(|source| source.to_string() == "127.0.0.9"));
     assert_eq!(counted, 0, "the workers allocated");
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
+use super::known::{KnownSources, Reporter};
 use super::observer::Observer;
 use super::samples::Samples;
 use crate::datapath::{Batch, Handler, Out};
@@ -18,6 +19,7 @@ pub struct SipHandler {
     plan: Cache<Arc<ArcSwap<Plan>>, Arc<Plan>>,
     samples: Arc<Samples>,
     observer: Observer,
+    reporter: Option<Reporter>,
 }
 
 impl SipHandler {
@@ -28,6 +30,16 @@ impl SipHandler {
             plan: Cache::new(plan),
             samples,
             observer: Observer::default(),
+            reporter: None,
+        }
+    }
+
+    /// The same, and sources that the farm accepts are told to `known`.
+    #[must_use]
+    pub fn telling(self, known: Arc<KnownSources>) -> Self {
+        Self {
+            reporter: Some(Reporter::new(known)),
+            ..self
         }
     }
 
@@ -44,6 +56,10 @@ impl Handler for SipHandler {
         // the main thread, so that letting go of it here frees nothing.
         let plan = self.plan.load();
         let observed = self.observer.is_on();
+        let mut reporter = self
+            .reporter
+            .as_mut()
+            .filter(|reporter| reporter.is_wanted());
         for mut packet in batch.drain(..) {
             if observed {
                 self.observer.received(&packet);
@@ -52,6 +68,11 @@ impl Handler for SipHandler {
             let verdict = packet.edit(|buffer, flow| forwarder.decide(plan, buffer, flow, now));
             match verdict {
                 Verdict::Transmit => {
+                    if let Some(reporter) = &mut reporter
+                        && self.forwarder.was_acceptance()
+                    {
+                        reporter.tell(packet.flow.peer.ip(), now);
+                    }
                     if observed {
                         self.observer.sent(&packet);
                     }

@@ -5,6 +5,7 @@ mod against;
 mod capture;
 mod doctor;
 mod handler;
+mod known;
 mod network;
 mod observer;
 mod process;
@@ -26,6 +27,7 @@ use crate::route::{Plan, ServerRegistry};
 pub use capture::capture;
 pub use doctor::doctor;
 pub use handler::SipHandler;
+pub use known::KnownSources;
 pub use observer::Observer;
 pub use samples::{Sample, Samples};
 

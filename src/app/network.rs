@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
-use tracing::warn;
+use tracing::{info, warn};
 
-use crate::bpf::{AttachMode, BpfError, Link, Slot, SteerConfig, SteerProgram, Vip};
+use crate::bpf::{AttachMode, BpfError, Limit, Link, Slot, SteerConfig, SteerProgram, Vip};
 use crate::config::{Config, Listener, Mode, ZeroCopy};
 use crate::datapath::egress::EgressTable;
 use crate::datapath::{self, Builder, Datapath, DatapathError};
 use crate::limits::{QUEUES_MAX, WORKERS_MAX};
 use crate::metrics::WorkerMetrics;
 use crate::neighbor::{Monitor, NeighborError};
-use crate::net::{ListenerIndex, SocketAddr};
+use crate::net::{IpAddr, ListenerIndex, SocketAddr};
 use crate::packet::PartialChecksum;
 use crate::route::Plan;
 use crate::sys::{cpu, ethtool};
@@ -160,6 +160,49 @@ impl Network {
         program.replace_vips(&vips(config, plan))
     }
 
+    /// Whether sources are limited: the configuration says so, and there is a program to do it.
+    pub(super) fn limits(&self, config: &Config) -> bool {
+        config.limit.is_on() && self.steering.is_some()
+    }
+
+    /// Says what is limited, or that what is wanted is not to be had.
+    pub(super) fn log_limit(&self, config: &Config) {
+        let limit = &config.limit;
+        if !limit.is_on() {
+            return;
+        }
+        if self.steering.is_none() {
+            warn!("limit: kernel sockets have no limiter, only XDP has: nothing is limited");
+            return;
+        }
+        info!(
+            packets_per_second = limit.packets_per_second,
+            burst = limit.burst,
+            strangers_per_second = limit.strangers_per_second,
+            dry_run = limit.dry_run,
+            "limit"
+        );
+    }
+
+    /// Tells the limiter which sources the farm has accepted.
+    ///
+    /// # Errors
+    /// The map's; the sources from there on are lost.
+    pub(super) fn make_known(
+        &self,
+        mut sources: impl Iterator<Item = IpAddr>,
+    ) -> Result<(), BpfError> {
+        let (Some(steering), Some(first)) = (&self.steering, sources.next()) else {
+            return Ok(());
+        };
+        let program = steering
+            .program
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        program.make_known(first)?;
+        sources.try_for_each(|source| program.make_known(source))
+    }
+
     /// Detaches the program: every datagram goes to the kernel from here on.
     pub(super) fn detach(&self) {
         if let Some(steering) = &self.steering {
@@ -259,7 +302,10 @@ fn open_xdp(
 
     let indices = arms.iter().map(|arm| arm.ifindex).collect();
     let slots = u32::try_from(workers).unwrap_or(u32::MAX);
-    let mut program = SteerProgram::load(&SteerConfig::new(indices, queues, slots))?;
+    let mut program = SteerProgram::load(&SteerConfig {
+        limit_sources: config.limit.sources,
+        ..SteerConfig::new(indices, queues, slots)
+    })?;
     program.replace_vips(&vips(config, plan))?;
     for link in datapath.links() {
         let slot = Slot {
@@ -407,7 +453,13 @@ fn vips(config: &Config, plan: &Plan) -> Vec<(SocketAddr, Vip)> {
                     .collect(),
             },
             deny: listener.deny.clone(),
-            limit: None,
+            limit: config.limit.is_on().then(|| Limit {
+                packets_per_second: config.limit.packets_per_second,
+                burst: config.limit.burst,
+                strangers_per_second: config.limit.strangers_per_second,
+                exempt: config.exempt(listener),
+                dry_run: config.limit.dry_run,
+            }),
         };
         (listener.address, vip)
     };

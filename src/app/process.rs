@@ -12,6 +12,7 @@ use tokio::time::{Duration, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use super::handler::SipHandler;
+use super::known::KnownSources;
 use super::network::{Network, NetworkError};
 use super::observer::Observer;
 use super::reload::restart_needed;
@@ -75,6 +76,7 @@ pub(super) struct Process {
     counts: Arc<Counts>,
     samples: Arc<Samples>,
     captures: Arc<Captures>,
+    known: Arc<KnownSources>,
     metrics: Vec<Arc<WorkerMetrics>>,
     network: Arc<Network>,
     running: Running<SipHandler>,
@@ -116,6 +118,9 @@ impl Process {
         let pins = Arc::new(Pins::new(config.datapath.pins));
         let shared = Arc::new(Shared::new(MOVED_FLOWS_MAX));
         let samples = Arc::new(Samples::new());
+        let known = Arc::new(KnownSources::new());
+        known.set_wanted(network.limits(&config));
+        runtime.spawn(limiter_learns(network.clone(), known.clone()));
         let captures = Arc::new(Captures::new(interfaces(&config)));
         let workers = u8::try_from(metrics.len()).unwrap_or(u8::MAX);
         let make = |worker: WorkerIndex| {
@@ -123,6 +128,7 @@ impl Process {
             let forwarder =
                 Forwarder::new(worker, workers, pins.clone(), metrics).with_shared(shared.clone());
             SipHandler::new(forwarder, plan.clone(), samples.clone())
+                .telling(known.clone())
                 .observed(Observer::default().capture(captures.tap(worker)))
         };
         let running = datapath.start(make, network.cores())?;
@@ -169,6 +175,7 @@ impl Process {
             counts,
             samples,
             captures,
+            known,
             metrics,
             network,
             running,
@@ -277,6 +284,10 @@ impl Process {
         self.network
             .take_lists(&config, &plan)
             .map_err(|error| error.to_string())?;
+        self.known.set_wanted(self.network.limits(&config));
+        if self.config.limit != config.limit {
+            self.network.log_limit(&config);
+        }
         log_changes(&self.plan.load(), &plan);
         self.names.store(Arc::new(names(&plan)));
         self.old_plans.push(self.plan.swap(Arc::new(plan)));
@@ -317,6 +328,7 @@ impl Process {
         for line in self.network.summary() {
             info!("{line}");
         }
+        self.network.log_limit(&self.config);
         for config in &self.config.listeners {
             info!(
                 name = config.name,
@@ -361,6 +373,33 @@ fn control_socket(config: &Config) -> Result<Option<ControlSocket>, ControlError
             Ok(None)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// How often sources that the farm has accepted are taken to the limiter: a caller's next message
+/// comes no sooner than a round trip.
+const LEARN_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How often it is looked whether there is a limiter.
+const LEARN_INTERVAL_OFF: Duration = Duration::from_secs(1);
+
+/// Takes sources from the workers to the limiter, for as long as the runtime lives.
+async fn limiter_learns(network: Arc<Network>, known: Arc<KnownSources>) {
+    let mut failed = false;
+    loop {
+        let next = if known.is_wanted() {
+            LEARN_INTERVAL
+        } else {
+            LEARN_INTERVAL_OFF
+        };
+        tokio::time::sleep(next).await;
+        let learned = network.make_known(known.take());
+        if let Err(error) = &learned
+            && !failed
+        {
+            warn!("limiter: {error}");
+        }
+        failed = learned.is_err();
     }
 }
 

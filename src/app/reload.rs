@@ -18,6 +18,7 @@ pub(super) fn restart_needed(old: &Config, new: &Config) -> Vec<Fault> {
     // The secrets of tokens rotate; whether the master secret is the same, its reader sees.
     fixed("workers", old.workers == new.workers);
     fixed("datapath", old.datapath == new.datapath);
+    fixed("limit.sources", old.limit.sources == new.limit.sources);
     fixed("metrics", old.metrics == new.metrics);
     fixed("control", old.control == new.control);
     fixed("listeners", old.listeners.len() == new.listeners.len());
@@ -66,6 +67,11 @@ mod tests {
         );
         let moved = restart_needed(&old, &with("198.18.0.1:5060", "198.18.0.1:5070"));
         assert_eq!(moved[0].key, "listeners[0].address");
+        let limit = "[limit]\npackets_per_second = 5\ndry_run = true\n";
+        let limited = Config::parse(&format!("{TEXT}\n{limit}")).unwrap();
+        assert!(restart_needed(&old, &limited).is_empty());
+        let larger = Config::parse(&format!("{TEXT}\n{limit}sources = 70000\n")).unwrap();
+        assert_eq!(restart_needed(&limited, &larger)[0].key, "limit.sources");
         let node = Config::parse(&format!("node = 3\n{TEXT}")).unwrap();
         assert_eq!(restart_needed(&old, &node)[0].key, "node");
     }

@@ -6,6 +6,7 @@
 
 mod control;
 mod error;
+mod limit;
 mod read;
 mod reader;
 mod redact;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 pub use control::{CONTROL_SOCKET, Control};
 pub use error::{ConfigError, Fault};
+pub use limit::Limit;
 pub use redact::{REDACTED, redact};
 pub use route::{Action, HeaderCondition, HeaderTest, KeySource, Peers, Route};
 
@@ -42,6 +44,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Peers that are neither farm nor strangers: carriers, other proxies.
     pub trusted: Vec<Network>,
+    /// How much a source may send.
+    pub limit: Limit,
     /// Prometheus page.
     pub metrics: Metrics,
     /// Control socket.

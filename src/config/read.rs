@@ -13,7 +13,7 @@ use self::listener::listener;
 use self::route::route;
 use super::reader::{Faults, Reader};
 use super::{
-    Config, Control, Datapath, Fault, Metrics, Mode, Secret, SecretSource, Sip, TokenSecret,
+    Config, Control, Datapath, Fault, Limit, Metrics, Mode, Secret, SecretSource, Sip, TokenSecret,
     Workers, ZeroCopy,
 };
 use crate::limits::{NETWORKS_MAX, PINS_DEFAULT, PINS_MAX, PINS_MIN, WORKERS_MAX};
@@ -71,6 +71,7 @@ fn root(root: &Reader<'_>, faults: &Faults) -> Config {
             .filter_map(route)
             .collect(),
         trusted: networks(root, "trusted"),
+        limit: Limit::read(root.table("limit")),
         metrics: metrics(root.table("metrics")),
         control: Control::read(root.table("control")),
         sip: sip(root.table("sip")),
@@ -231,7 +232,7 @@ fn usable_address(table: &Reader<'_>, key: &str, address: SocketAddr) -> Option<
     Some(SocketAddr::new(ip, address.port()))
 }
 
-fn networks(table: &Reader<'_>, key: &'static str) -> Vec<Network> {
+pub(super) fn networks(table: &Reader<'_>, key: &'static str) -> Vec<Network> {
     let networks = table.list(key, NETWORK).unwrap_or_default();
     if networks.len() > NETWORKS_MAX {
         table.fault(

@@ -243,6 +243,103 @@ fn without_pins_no_key_may_need_one() {
 }
 
 #[test]
+fn the_limiter_is_off_unless_it_is_said() {
+    let limit = |rest: &str| {
+        Config::parse(&format!("{SMALL}\n[limit]\n{rest}"))
+            .unwrap()
+            .limit
+    };
+    assert!(!limit("").is_on());
+    assert_eq!(Config::parse(SMALL).unwrap().limit, limit(""));
+    let on = limit("packets_per_second = 200");
+    assert!(on.is_on() && !on.dry_run);
+    assert_eq!((on.burst, on.strangers_per_second), (2000, 0));
+    assert_eq!(limit("packets_per_second = 1000000").burst, 10_000_000);
+    assert_eq!(limit("packets_per_second = 5\nburst = 7").burst, 7);
+    for (rest, expected) in [
+        ("packets_per_second = -1", "limit.packets_per_second"),
+        ("packets_per_second = 1000001", "limit.packets_per_second"),
+        ("burst = 0", "limit.burst"),
+        ("strangers_per_second = 5", "needs limit.packets_per_second"),
+        ("sources = 1023", "limit.sources"),
+        ("sources = 1048577", "limit.sources"),
+        ("whitelist = [\"x\"]", "limit.whitelist[0]"),
+        ("dry_run = 1", "limit.dry_run"),
+        ("rate = 1", "limit.rate"),
+    ] {
+        let found = faults(&format!("{SMALL}\n[limit]\n{rest}\n"));
+        assert!(
+            found.len() == 1 && found[0].contains(expected),
+            "{rest}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn who_is_named_in_the_configuration_is_not_limited() {
+    let config = Config::parse(
+        r#"
+        trusted = ["198.18.100.0/24"]
+        [[listeners]]
+        name = "clients"
+        address = "198.18.0.1:5060"
+        trusted = ["198.18.101.0/24"]
+        [[listeners]]
+        name = "others"
+        address = "198.18.0.1:5070"
+        [[pools]]
+        name = "farm"
+        networks = ["198.18.1.0/24"]
+        servers = [{ name = "s1", address = "198.18.1.11:5060" }]
+        [[routes]]
+        next_hop = "198.18.102.1:5060"
+        [limit]
+        packets_per_second = 1
+        whitelist = ["198.18.103.7"]
+        "#,
+    )
+    .unwrap();
+    let exempt = |listener: usize| {
+        let mut texts: Vec<String> = config
+            .exempt(&config.listeners[listener])
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        texts.sort();
+        texts.join(" ")
+    };
+    assert_eq!(
+        exempt(0),
+        "198.18.1.0/24 198.18.1.11/32 198.18.100.0/24 198.18.101.0/24 198.18.102.1/32 \
+         198.18.103.7/32"
+    );
+    assert!(!exempt(1).contains("198.18.101.0/24"));
+}
+
+#[test]
+fn too_many_who_are_not_limited_are_a_fault_of_the_limiter_alone() {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for pool in 0..9 {
+        let networks: Vec<String> = (0..1000)
+            .map(|net| format!("\"198.18.{}.{}\"", net / 256, net % 256))
+            .collect();
+        let networks = networks.join(",");
+        writeln!(
+            text,
+            "[[pools]]\nname = \"p{pool}\"\nnetworks = [{networks}]\n\
+             servers = [{{ name = \"s{pool}\", address = \"198.18.9.{pool}:5060\" }}]"
+        )
+        .unwrap();
+    }
+    text.push_str("[[listeners]]\nname = \"c\"\naddress = \"198.18.0.1:5060\"\n");
+    text.push_str("[[routes]]\npool = \"p0\"\n[limit]\n");
+    assert!(faults(&text).is_empty());
+    let found = faults(&format!("{text}packets_per_second = 1\n"));
+    assert!(found[0].contains("limit.whitelist"), "{found:?}");
+}
+
+#[test]
 fn the_control_socket_is_usual_named_or_off() {
     let control = |rest: &str| Config::parse(&format!("{SMALL}\n{rest}")).unwrap().control;
     assert_eq!(control(""), Control::Usual);

@@ -48,7 +48,7 @@ use crate::metrics::WorkerMetrics;
 use crate::net::{Flow, IpAddr, ListenerIndex, WorkerIndex};
 use crate::packet::{Buffer, EditList};
 use crate::route::{Direction, Plan};
-use crate::sip::{Kind, Message, Noise, ParseError, classify_noise};
+use crate::sip::{Kind, Message, Method, Noise, ParseError, classify_noise};
 use crate::time::Instant;
 use crate::verdict::{DropReason, Verdict};
 
@@ -156,6 +156,18 @@ impl Forwarder {
         }
         self.metrics.listener(received).messages_in.increment();
         verdict
+    }
+
+    /// Whether the last message was a 2xx to an INVITE or a REGISTER: a farm that asks for passwords
+    /// gives them to nobody who cannot receive its challenge.
+    pub fn was_acceptance(&self) -> bool {
+        let accepted = |method| matches!(method, Method::Invite | Method::Register);
+        self.message.kind() == Kind::Response
+            && (200..300).contains(&self.message.status())
+            && self
+                .message
+                .cseq()
+                .is_some_and(|cseq| accepted(cseq.method))
     }
 
     #[inline]

@@ -2,7 +2,9 @@
 
 use super::super::reader::Faults;
 use super::super::{Action, Config, HeaderTest, KeySource, Peers, Route};
-use crate::limits::{LISTENERS_MAX, POOLS_MAX, ROUTES_CONFIGURED_MAX, SERVERS_MAX};
+use crate::limits::{
+    EXEMPT_NETWORKS_MAX, LISTENERS_MAX, POOLS_MAX, ROUTES_CONFIGURED_MAX, SERVERS_MAX,
+};
 
 /// What no single section can see.
 pub(super) fn check(config: &Config, faults: &Faults) {
@@ -81,6 +83,16 @@ pub(super) fn check(config: &Config, faults: &Faults) {
             format!("{} servers", servers.len()),
             format!("is over {SERVERS_MAX}"),
         );
+    }
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let exempt = config.exempt(listener).len();
+        if config.limit.is_on() && exempt > EXEMPT_NETWORKS_MAX {
+            let reason = format!(
+                "with the farm, next hops and trusted peers of listeners[{index}] make over \
+                 {EXEMPT_NETWORKS_MAX} networks that are not limited"
+            );
+            faults.add("limit.whitelist", exempt, reason);
+        }
     }
     if config.routes.len() > ROUTES_CONFIGURED_MAX {
         let reason = format!("is over {ROUTES_CONFIGURED_MAX}");
