@@ -27,8 +27,8 @@ pub const FLOOD_FRAME_LEN_MAX: usize = 1500;
 pub const FLOOD_FIELDS: usize = 4;
 /// Hexadecimal digits of a field: `FLOOD_FIELD_LEN`.
 pub const FLOOD_FIELD_LEN: usize = 16;
-/// Records at most: 25 MB of them.
-pub const FLOOD_RECORDS_MAX: usize = 16_384;
+/// Records at most: 199 MB of them, and as many forged sources.
+pub const FLOOD_RECORDS_MAX: usize = 131_072;
 /// `PACE_SHIFT`.
 const PACE_SHIFT: u32 = 20;
 /// Fastest pace that the program can count for a thousand seconds.
