@@ -124,7 +124,7 @@ def hairpin(arms):
                 out = caller.dialog(uri)
                 out.send("INVITE")
                 at, invite = expect(servers, "INVITE")
-                if at is caller:  # the table may choose the caller itself; that is another test
+                if at is caller:  # the table may choose the caller itself
                     at.respond(invite, 486)
                     out.ack(expect(caller, 486)[1])
                     expect(caller, "ACK")

@@ -24,16 +24,21 @@ def masquerade(lab, ports):
     lab.run("nat", ["conntrack", "-F"], 5)
 
 
+def home(lab):
+    """A home behind a NAT: namespaces `nat` and `home`."""
+    lab.add("nat", "br-out", "198.18.3.1/16")
+    lab.add("nat", "br-home", "198.19.200.1/24")
+    lab.add("home", "br-home", "198.19.200.2/24")
+    lab.command("home", "ip", "route", "add", "default", "via", "198.19.200.1")
+    lab.command("nat", "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    masquerade(lab, PORTS[0])
+
+
 @contextlib.contextmanager
 def behind_nat(arms=1, listeners_extra=""):
     """A client at home behind a NAT: (lab, client, servers)."""
     with Lab(arms=arms) as lab:
-        lab.add("nat", "br-out", "198.18.3.1/16")
-        lab.add("nat", "br-home", "198.19.200.1/24")
-        lab.add("home", "br-home", "198.19.200.2/24")
-        lab.command("home", "ip", "route", "add", "default", "via", "198.19.200.1")
-        lab.command("nat", "sysctl", "-qw", "net.ipv4.ip_forward=1")
-        masquerade(lab, PORTS[0])
+        home(lab)
         lab.start_viaduct(lab.config(listeners_extra=listeners_extra))
         with oracle(lab) as judge:
             client = Ua(lab, "home", "198.19.200.2")
