@@ -46,11 +46,12 @@ request_route {{
     exit;
   }}
   t_check_trans();
-  record_route();
-  $du = "sip:{host}:{callee}";
-  t_relay();
+  {route}
 }}
 """
+RELAY = """record_route();
+  $du = "sip:{host}:{callee}";
+  t_relay();"""
 TOPOS = """loadmodule "db_text.so"
 loadmodule "topos.so"
 modparam("topos", "storage", "db")
@@ -58,22 +59,26 @@ modparam("topos", "db_url", "text://{tables}")
 """
 
 
-def kamailio(lab, n, topos):
+def tables(lab, n):
+    """The tables of topos on a server."""
+    folder = lab.path / f"tables{n}"
+    folder.mkdir()
+    for name in ("version", "topos_d", "topos_t"):
+        shutil.copy(f"/usr/share/kamailio/dbtext/kamailio/{name}", folder)
+    for name in ("topos_d", "topos_t"):
+        # The shipped columns refuse the empty values that topos writes; a failed write leaves the
+        # message as it was.
+        columns, rows = (folder / name).read_text().split("\n", 1)
+        columns = re.sub(r"(\s|^)(?!id\()(\w+)\((string|int)\)", r"\1\2(\3,null)", columns)
+        (folder / name).write_text(f"{columns}\n{rows}")
+    return folder
+
+
+def kamailio(lab, n, more="", route=RELAY):
     """Starts Kamailio on a server and waits until it answers."""
-    tables = lab.path / f"tables{n}"
-    if topos:
-        tables.mkdir()
-        for name in ("version", "topos_d", "topos_t"):
-            shutil.copy(f"/usr/share/kamailio/dbtext/kamailio/{name}", tables)
-        for name in ("topos_d", "topos_t"):
-            # The shipped columns refuse the empty values that topos writes; a failed write leaves
-            # the message as it was.
-            columns, rows = (tables / name).read_text().split("\n", 1)
-            columns = re.sub(r"(\s|^)(?!id\()(\w+)\((string|int)\)", r"\1\2(\3,null)", columns)
-            (tables / name).write_text(f"{columns}\n{rows}")
     config = lab.path / f"kamailio{n}.cfg"
-    config.write_text(PROXY.format(host=lab.bracket(lab.server(n)), callee=CALLEE,
-                                   more=TOPOS.format(tables=tables) if topos else ""))
+    host = lab.bracket(lab.server(n))
+    config.write_text(PROXY.format(host=host, more=more, route=route.format(host=host, callee=CALLEE)))
     process = lab.popen(f"server{n}", ["kamailio", "-DD", "-E", "-f", config, "-P", lab.path / f"kamailio{n}.pid",
                                        "-Y", lab.path], f"kamailio{n}.log")
     probe = Ua(lab, f"server{n}", lab.server(n), 5099)
@@ -97,7 +102,7 @@ def farm(family, arms, topos):
     with Lab(family=family, arms=arms) as lab:
         lab.start_viaduct()
         for n in (1, 2, 3):
-            kamailio(lab, n, topos)
+            kamailio(lab, n, TOPOS.format(tables=tables(lab, n)) if topos else "")
         yield lab
 
 

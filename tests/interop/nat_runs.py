@@ -231,6 +231,6 @@ def advertised(arms):
 if __name__ == "__main__":
     raise SystemExit(main({
         "home-1arm": call_from_home(1), "home-2arm": call_from_home(2), "keepalives": keepalives, "moved-bye": moved_bye,
-        "no-rport": no_rport,
+        "moved-server-bye": moved_server_bye, "no-rport": no_rport,
         "advertised-1arm": advertised(1), "advertised-2arm": advertised(2),
     }))

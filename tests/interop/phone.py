@@ -66,6 +66,13 @@ class Phone:
         answer = self._next(lambda event: event.get("response") and event.get("token") == name, f"answer to {name}", 5)
         check(answer["ok"], f"{name} {parameters}: {answer}")
 
+    def registered(self, seconds=6):
+        """Waits for its registration, which may be older than the control connection."""
+        end = time.monotonic() + seconds
+        while "1 binding]" not in self.log():
+            check(time.monotonic() < end, f"{self.namespace} is not registered:\n{self.log()}")
+            time.sleep(0.05)
+
     def wait(self, kind, seconds=6):
         """Waits for an event of a type; earlier ones of other types are kept."""
         return self._next(lambda event: event.get("type") == kind, kind, seconds)
