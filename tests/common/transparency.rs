@@ -237,8 +237,11 @@ pub(crate) fn response(received: &[u8], sent: &[u8], facts: &Facts) -> Result<()
         return Err("not a response".to_owned());
     }
     let value = *received.values("via").first().ok_or("no Via")?;
-    if !is_own_via(&received.text(value), facts) {
-        return Err(format!("not our Via: {}", received.text(value)));
+    // Behind our text may stand what its receiver added, in a fold of its own.
+    let text = received.text(value);
+    let ours = text.lines().next().unwrap_or_default();
+    if !is_own_via(ours.trim_end(), facts) {
+        return Err(format!("not our Via: {text}"));
     }
     match received.values("via").get(1) {
         Some(next) if next.row == value.row => {
@@ -467,7 +470,7 @@ fn route(received: &mut Parts, facts: &Facts) {
         }
         let row = &received.rows[index];
         let before = row.values();
-        let (first, last) = (of_row(index).next(), of_row(index).last());
+        let (first, last) = (of_row(index).next(), of_row(index).next_back());
         let bytes = match (first, last) {
             (Some(first), Some(last)) => {
                 let tail = if last.end == before.last().unwrap().1 {

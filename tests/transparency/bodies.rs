@@ -205,7 +205,7 @@ fn r3264_offers_answers_and_trickled_candidates_stay_in_order() {
             "trickle",
             &dialog.of_caller(),
         );
-        let sent = stage.from_client(&bytes);
+        let sent = stage.client_sends(&bytes);
         assert_eq!(
             sent.to, dialog.server,
             "each as it comes, to the one server"
@@ -383,7 +383,7 @@ fn r3428_messages_pass_up_to_their_limit_and_above() {
         .len();
     let received = bytes(1_280 - head - 2);
     assert_eq!(received.len(), 1_280);
-    let sent = stage.from_client(&received);
+    let sent = stage.client_sends(&received);
     assert!(
         sent.bytes.len() > 1_300,
         "over the threshold of RFC 3261 §18.1.1"

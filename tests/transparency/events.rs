@@ -1,6 +1,7 @@
 //! Events and publications: SUBSCRIBE, NOTIFY, PUBLISH and what packages put into them.
 
 use crate::exchange::*;
+use crate::fixture::*;
 
 /// SUBSCRIBE and NOTIFY of one package, inside a dialog and outside.
 #[track_caller]
@@ -228,4 +229,43 @@ fn r3903_publications_pass_with_their_entity_tags() {
         .answer("200 OK", &["SIP-ETag: kwj449x"])
         .answer("423 Interval Too Brief", &["Min-Expires: 60"])
         .check();
+}
+
+/// With the address-of-record as key a refresh under another Call-ID finds the server that knows
+/// the entity tag (RFC 3903 §4.1); with the Call-ID as key it may not.
+#[test]
+fn r3903_refreshes_of_another_call_id_reach_the_same_server_by_their_key() {
+    by_address_of_record("PUBLISH", "SIP-If-Match: dx200xyz");
+}
+
+/// RFC 5839 §5.3: a new subscription with the entity tag of an old one.
+#[test]
+fn r5839_a_resubscription_of_another_call_id_reaches_the_same_server_by_its_key() {
+    by_address_of_record("SUBSCRIBE", "Suppress-If-Match: abc");
+}
+
+#[track_caller]
+fn by_address_of_record(method: &str, tag: &str) {
+    let by_record = format!(
+        "{ONE_ARMED}\n[[routes]]\nmethods = [\"{method}\"]\npool = \"farm\"\nkey = \"aor\"\n\
+         [[routes]]\npool = \"farm\"\n"
+    );
+    for (config, same) in [(by_record.as_str(), true), (ONE_ARMED, false)] {
+        let mut stage = Stage::new(config, CLIENT);
+        let (mut servers, mut moved) = (std::collections::HashSet::new(), 0);
+        for user in 0..24 {
+            let places = ["first", "second"].map(|call| {
+                let exchange = exchange(method)
+                    .uri(&format!("user{user}"))
+                    .rows(&["Event: presence", tag]);
+                let call_id = format!("{call}-{user}");
+                let bytes = exchange.bytes(stage.client, "sip.lab.example", &call_id, &[]);
+                stage.client_sends(&bytes).to
+            });
+            servers.insert(places[0]);
+            moved += usize::from(places[0] != places[1]);
+        }
+        assert!(servers.len() > 1, "one server has them all: nothing shown");
+        assert_eq!(moved == 0, same, "{moved} of 24 went elsewhere");
+    }
 }

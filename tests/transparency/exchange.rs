@@ -23,7 +23,7 @@ impl Stage {
         let listeners = lab.plan.listeners();
         let outside = listeners[0].address;
         // The second listener of the one-armed configuration is for clients, too.
-        let armed = config != ONE_ARMED && listeners.len() > 1;
+        let armed = !config.starts_with(ONE_ARMED) && listeners.len() > 1;
         let farm = listeners[usize::from(armed)].address;
         Self {
             client: client.parse().unwrap(),
@@ -88,7 +88,7 @@ impl Stage {
     }
 
     #[track_caller]
-    pub fn from_client(&mut self, bytes: &[u8]) -> Sent {
+    pub fn client_sends(&mut self, bytes: &[u8]) -> Sent {
         let (client, outside) = (self.client, self.outside);
         let sent = self.request(bytes, client, outside);
         let servers = self.lab.plan.servers();
@@ -101,7 +101,7 @@ impl Stage {
     }
 
     #[track_caller]
-    pub fn from_server(&mut self, bytes: &[u8], server: SocketAddr) -> Sent {
+    pub fn server_sends(&mut self, bytes: &[u8], server: SocketAddr) -> Sent {
         let farm = self.farm;
         let sent = self.request(bytes, server, farm);
         assert_eq!(sent.to, self.client);
@@ -273,7 +273,7 @@ impl Exchange {
                 dialog.server.to_string()
             };
             let bytes = self.bytes(stage.client, &host, &call_id, &routes);
-            let sent = stage.from_client(&bytes);
+            let sent = stage.client_sends(&bytes);
             if self.place != Place::Alone {
                 assert_eq!(sent.to, dialog.server, "the server of the dialog");
             }
@@ -290,7 +290,7 @@ impl Exchange {
                 call_id
             };
             let bytes = self.bytes(dialog.server, &client.to_string(), &call_id, &routes);
-            let sent = stage.from_server(&bytes, dialog.server);
+            let sent = stage.server_sends(&bytes, dialog.server);
             self.answer_all(&mut stage, &bytes, &sent);
         }
     }
@@ -405,7 +405,7 @@ impl Route {
 #[track_caller]
 pub fn set_up(stage: &mut Stage, call_id: &str, status: &str) -> Route {
     let invite = exchange("INVITE").bytes(stage.client, "sip.lab.example", call_id, &[]);
-    let sent = stage.from_client(&invite);
+    let sent = stage.client_sends(&invite);
     let answer = Answer::new(status, &[], b"");
     let back = stage.response(&answer.bytes(&sent.bytes, sent.to), &sent);
     Route {

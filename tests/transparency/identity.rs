@@ -31,7 +31,7 @@ fn r4474_identities_and_what_they_cover_stay() {
     // No Date, none added.
     let mut stage = Stage::one_armed();
     let bytes = exchange("INVITE").bytes(stage.client, "sip.lab.example", "date", &[]);
-    assert!(super::fixture::rows(&stage.from_client(&bytes).bytes, "Date").is_empty());
+    assert!(super::fixture::rows(&stage.client_sends(&bytes).bytes, "Date").is_empty());
 }
 
 /// RFC 8224 §4.1: From, To and Date are signed; the compact form is `y`.
@@ -119,7 +119,7 @@ fn r5767_anonymous_requests_are_routed_and_nothing_leaks() {
             .contact(gruu)
             .bytes(stage.client, "sip.lab.example", "leak", &[]);
     let count = |bytes: &[u8]| text(bytes).matches("198.18.200.7").count();
-    assert_eq!(count(&stage.from_client(&bytes).bytes), count(&bytes));
+    assert_eq!(count(&stage.client_sends(&bytes).bytes), count(&bytes));
 }
 
 /// Emergency: the location rides along, and the choice of a server does not look at it.
@@ -170,7 +170,7 @@ fn r6442_locations_pass_and_do_not_route() {
         ] {
             let exchange = exchange("OPTIONS").row(place);
             let bytes = exchange.bytes(stage.client, "sip.lab.example", &call_id, &[]);
-            let to = stage.from_client(&bytes).to;
+            let to = stage.client_sends(&bytes).to;
             assert_eq!(*chosen.get_or_insert(to), to);
         }
     }

@@ -16,7 +16,7 @@ fn r3515_refer_passes_and_its_notify_comes_back_through_us() {
         .check();
     for mut stage in Stage::all() {
         let refer = exchange("REFER").row(REFER_TO);
-        let sent = stage.from_client(&refer.bytes(stage.client, "sip.lab.example", "refer", &[]));
+        let sent = stage.client_sends(&refer.bytes(stage.client, "sip.lab.example", "refer", &[]));
         let routes = rows(&sent.bytes, "Record-Route");
         assert!(!routes.is_empty());
         // The NOTIFY may overtake the 202.
@@ -28,7 +28,7 @@ fn r3515_refer_passes_and_its_notify_comes_back_through_us() {
             ])
             .body("message/sipfrag;version=2.0", "SIP/2.0 200 OK\r\n")
             .bytes(sent.to, &stage.client.to_string(), "refer", &routes);
-        let back = stage.from_server(&notify, sent.to);
+        let back = stage.server_sends(&notify, sent.to);
         let ok = Answer::new("200 OK", &[], b"");
         stage.response(&ok.bytes(&back.bytes, back.to), &back);
     }

@@ -25,7 +25,7 @@ fn r3310_a_challenge_is_answered_at_the_server_that_made_it() {
             let call_id = format!("aka-{number}");
             let challenged = exchange("REGISTER").uri("").cseq(1);
             let bytes = challenged.bytes(stage.client, "sip.lab.example", &call_id, &[]);
-            let first = stage.from_client(&bytes);
+            let first = stage.client_sends(&bytes);
             let refused = Answer::new("401 Unauthorized", &challenges, b"");
             stage.response(&refused.bytes(&first.bytes, first.to), &first);
             let proven = exchange("REGISTER").uri("").cseq(2).row(
@@ -33,7 +33,7 @@ fn r3310_a_challenge_is_answered_at_the_server_that_made_it() {
                  uri=\"sip:x.example\", response=\"6629\", algorithm=AKAv1-MD5, auts=\"Cjky\"",
             );
             let bytes = proven.bytes(stage.client, "sip.lab.example", &call_id, &[]);
-            assert_eq!(stage.from_client(&bytes).to, first.to);
+            assert_eq!(stage.client_sends(&bytes).to, first.to);
             servers.insert(first.to);
         }
         assert!(servers.len() > 1, "one server has them all: nothing shown");
@@ -79,7 +79,7 @@ fn r3841_preferences_stay_and_do_not_route() {
             for method in ["INVITE", "CANCEL", "ACK"] {
                 let exchange = exchange(method).rows(&rows);
                 let bytes = exchange.bytes(stage.client, "sip.lab.example", &call_id, &[]);
-                let sent = stage.from_client(&bytes);
+                let sent = stage.client_sends(&bytes);
                 let place = (sent.to, branch(&sent.bytes));
                 assert_eq!(*invited.get_or_insert(place.clone()), place, "{method}");
             }

@@ -38,7 +38,7 @@ fn r3262_reliable_provisional_responses_and_prack_pass() {
 fn r3262_every_copy_of_a_reliable_183_reaches_the_caller() {
     let mut stage = Stage::one_armed();
     let invite = exchange("INVITE").row("Require: 100rel");
-    let sent = stage.from_client(&invite.bytes(stage.client, "sip.lab.example", "rel", &[]));
+    let sent = stage.client_sends(&invite.bytes(stage.client, "sip.lab.example", "rel", &[]));
     let bytes = Answer::new("183 Session Progress", &["Require: 100rel", "RSeq: 1"], SDP)
         .bytes(&sent.bytes, sent.to);
     let first = stage.lab.reply(&bytes, &sent).sent();
@@ -95,7 +95,7 @@ fn preconditions(method: &str, in_session: bool) {
             host = dialog.server.to_string();
             routes = dialog.of_caller();
         }
-        let sent = stage.from_client(&invite.bytes(stage.client, &host, call_id, &routes));
+        let sent = stage.client_sends(&invite.bytes(stage.client, &host, call_id, &routes));
         let server = sent.to;
         let answer = |stage: &mut Stage, to: &Sent, status: &str, rows: &[&str], body: &[u8]| {
             let bytes = Answer::new(status, rows, body).bytes(&to.bytes, to.to);
@@ -125,7 +125,7 @@ fn preconditions(method: &str, in_session: bool) {
                 .row(extra)
                 .body("application/sdp", sdp("sendrecv"))
                 .bytes(stage.client, &server.to_string(), call_id, &callers);
-            let within = stage.from_client(&bytes);
+            let within = stage.client_sends(&bytes);
             assert_eq!(within.to, server);
             answer(
                 &mut stage,
@@ -189,7 +189,7 @@ fn r4028_session_timers_pass_and_none_is_added() {
             "timer",
             &dialog.of_caller(),
         );
-    assert_eq!(stage.from_client(&bytes).to, dialog.server);
+    assert_eq!(stage.client_sends(&bytes).to, dialog.server);
 }
 
 /// Require is addressed to the server: no 420 of ours, and the server's passes.
@@ -236,7 +236,7 @@ fn r4916_a_changed_identity_stays_in_its_dialog() {
                     "Identity: abc;info=<https://x.example/c>",
                 ])
                 .bytes(dialog.server, &client, "identity", &dialog.routes);
-            let sent = stage.from_server(&bytes, dialog.server);
+            let sent = stage.server_sends(&bytes, dialog.server);
             let ok = Answer::new("200 OK", &["Supported: from-change"], b"");
             stage.response(&ok.bytes(&sent.bytes, sent.to), &sent);
         }
@@ -251,7 +251,7 @@ fn r4916_a_changed_identity_stays_in_its_dialog() {
                     "identity",
                     &dialog.of_caller(),
                 );
-            assert_eq!(stage.from_client(&bytes).to, dialog.server);
+            assert_eq!(stage.client_sends(&bytes).to, dialog.server);
         }
     }
 }
