@@ -1,5 +1,5 @@
-//! The worked examples of RFC 3261 §16.12.1, RFC 3581 §6 and RFC 5658 §5, played by the element of
-//! the example that we are.
+//! The worked examples of RFC 3261 §16.12.1, RFC 3327 §5.5, RFC 3581 §6 and RFC 5658 §5, played by the
+//! element of the example that we are.
 //!
 //! The RFCs print the lines that matter; the rest of a message comes from [`whole`]. Host names are
 //! addresses where somebody would have to look them up. Of ours, `Via` and `Max-Breadth` are taken
@@ -328,4 +328,130 @@ fn r5658_example_5_double_record_routing() {
         .sent();
     assert_eq!((sent.from, sent.to), (ipv4, ua1));
     assert_eq!(rest(&sent), text(&whole(f8, via2, 69, "1 BYE")));
+}
+
+const UA1: &str = "192.0.2.4";
+const EDGE: &str = "112.68.155.4";
+const INNER: &str = "178.73.76.230";
+const FIREWALL: &str = "19.31.97.3";
+const REGISTRAR: &str = "143.70.6.83";
+
+const REGISTER: &str = "REGISTER sip:REGISTRAR.EXAMPLEHOME.COM SIP/2.0\n\
+    To: UA1 <sip:UA1@EXAMPLEHOME.COM>\nFrom: UA1 <sip:UA1@EXAMPLEHOME.COM>;tag=456248\n\
+    Contact: <sip:UA1@192.0.2.4>\nSupported: path";
+
+/// A proxy of RFC 3327 §5.5 that puts itself into Path.
+fn on_the_path(address: &str, name: &str, server: &str, network: &str) -> Lab {
+    Lab::new(&format!(
+        r#"
+        [[listeners]]
+        name = "us"
+        address = "{address}:5060"
+        aliases = ["{name}"]
+        path = "auto"
+        [[pools]]
+        name = "next"
+        networks = ["{network}/32"]
+        servers = [{{ name = "next", address = "{server}:5060" }}]
+        "#
+    ))
+}
+
+fn printed(host: &str, branch: &str) -> String {
+    format!("Via: SIP/2.0/UDP {host}:5060;branch={branch}\n")
+}
+
+/// REGISTER through `lab` with the Path values that it came with, the response back; our URI.
+#[track_caller]
+fn registered(lab: &mut Lab, vias: &str, from: &str, to: &str, path: &str) -> String {
+    let register = format!("{REGISTER}\n{path}");
+    let received = whole(&register, vias.trim_end(), 70, "1826 REGISTER");
+    let sent = lab.send(&received, &format!("{from}:5060")).sent();
+    assert_eq!(sent.to, at(&format!("{to}:5060")));
+    let paths = rows(&sent.bytes, "Path");
+    let ours = format!("Path: {}\r\n", paths[0]);
+    assert!(paths[0].ends_with(&format!("@{};lr>", sent.from)));
+    assert_eq!(
+        rest(&sent).replacen(&ours, "", 1),
+        text(&whole(&register, vias.trim_end(), 69, "1826 REGISTER"))
+    );
+    // "The Path header field in the response is identical to the one received".
+    let listed: Vec<String> = rows(&sent.bytes, "Via")
+        .iter()
+        .map(|via| format!("Via: {via}"))
+        .collect();
+    let ok = |vias: &[String]| {
+        let ok = format!(
+            "SIP/2.0 200 OK\nTo: UA1 <sip:UA1@EXAMPLEHOME.COM>;tag=251077\n\
+             From: UA1 <sip:UA1@EXAMPLEHOME.COM>;tag=456248\nContact: <sip:UA1@192.0.2.4>\n\
+             Supported: path\nPath: <sip:P3.EXAMPLEHOME.COM;lr>,{}",
+            paths.join(",")
+        );
+        whole(&ok, &vias.join("\n"), 0, "1826 REGISTER")
+    };
+    let back = lab.reply(ok(&listed), &sent).sent();
+    assert_eq!(back.to, at(&format!("{from}:5060")));
+    assert_eq!(text(&back.bytes), text(&ok(&listed[1..])));
+    paths[0].clone()
+}
+
+/// The INVITE of §5.5.2 with these rows.
+fn to_ua1(rows: &str) -> String {
+    format!(
+        "INVITE sip:UA1@192.0.2.4 SIP/2.0\nTo: UA1 <sip:UA1@EXAMPLEHOME.COM>\n\
+         From: UA2 <sip:UA2@FOREIGN.ELSEWHERE.ORG>;tag=224497\nContact: <sip:UA2@71.91.180.10>\n\
+         {rows}"
+    )
+}
+
+/// RFC 3327 §5.5, as P1 between the client and its home.
+#[test]
+fn r3327_example_5_5_the_proxy_of_the_client() {
+    let mut lab = on_the_path(EDGE, "P1.EXAMPLEVISITED.COM", INNER, FIREWALL);
+    let ours = registered(&mut lab, &printed(UA1, "z9hG4bKnashds7"), UA1, INNER, "");
+    // F4 to F5: from P3, which P1 did not register with.
+    let vias = printed(FIREWALL, "z9hG4bKjasg7li7nc9e")
+        + &printed(REGISTRAR, "z9hG4bKlj25C107a7b176")
+        + &printed("71.91.180.10", "z9hG4bKe2i95c5st3R");
+    let below = "Record-Route: <sip:P3.EXAMPLEHOME.COM;lr>";
+    let received = to_ua1(&format!("{below}\nRoute: {ours}"));
+    let received = whole(&received, vias.trim_end(), 68, "29 INVITE");
+    let sent = lab.send(&received, &format!("{FIREWALL}:5060")).sent();
+    assert_eq!(sent.to, at(&format!("{UA1}:5060")));
+    let recorded = recorded_in(&sent.bytes);
+    assert_eq!(recorded.len(), 2);
+    assert!(recorded[0].ends_with(&format!("@{EDGE}:5060;lr>")));
+    assert_eq!(
+        rest(&sent).replacen(&format!("Record-Route: {}\r\n", recorded[0]), "", 1),
+        text(&whole(&to_ua1(below), vias.trim_end(), 67, "29 INVITE"))
+    );
+}
+
+/// RFC 3327 §5.5, as P3 in front of the registrar: on top of the Path that is there.
+#[test]
+fn r3327_example_5_5_the_proxy_of_the_home() {
+    let mut lab = on_the_path(FIREWALL, "P3.EXAMPLEHOME.COM", REGISTRAR, REGISTRAR);
+    let vias = printed(INNER, "z9hG4bKiokioukju908")
+        + &printed(EDGE, "z9hG4bK34ghi7ab04")
+        + &printed(UA1, "z9hG4bKnashds7");
+    let path = "Path: <sip:P1.EXAMPLEVISITED.COM;lr>";
+    let ours = registered(&mut lab, &vias, INNER, REGISTRAR, path);
+    // F3 to F4.
+    let vias = printed(REGISTRAR, "z9hG4bKlj25C107a7b176")
+        + &printed("71.91.180.10", "z9hG4bKe2i95c5st3R");
+    let received = to_ua1(&format!("Route: {ours},<sip:{EDGE};lr>"));
+    let received = whole(&received, vias.trim_end(), 70, "29 INVITE");
+    let sent = lab.send(&received, &format!("{REGISTRAR}:5060")).sent();
+    assert_eq!(sent.to, at(&format!("{EDGE}:5060")));
+    let recorded = recorded_in(&sent.bytes);
+    assert_eq!(recorded.len(), 1);
+    assert_eq!(
+        rest(&sent).replacen(&format!("Record-Route: {}\r\n", recorded[0]), "", 1),
+        text(&whole(
+            &to_ua1(&format!("Route: <sip:{EDGE};lr>")),
+            vias.trim_end(),
+            69,
+            "29 INVITE"
+        ))
+    );
 }

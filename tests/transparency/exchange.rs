@@ -22,8 +22,7 @@ impl Stage {
         let server = lab.plan.servers()[0].address;
         let listeners = lab.plan.listeners();
         let outside = listeners[0].address;
-        // The second listener of the one-armed configuration is for clients, too.
-        let armed = !config.starts_with(ONE_ARMED) && listeners.len() > 1;
+        let armed = listeners.len() > 1 && listeners[1].side == viaduct::config::Side::Farm;
         let farm = listeners[usize::from(armed)].address;
         Self {
             client: client.parse().unwrap(),

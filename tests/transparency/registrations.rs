@@ -210,3 +210,36 @@ fn r6314_a_client_behind_a_nat_is_reached_by_its_flow() {
         assert_eq!((sent.from, sent.to), (outside, client));
     }
 }
+
+/// RFC 5627 §6.2: a request inside a dialog may bring our Path URI instead of our Record-Route.
+#[test]
+fn r5627_a_request_with_our_path_as_its_route_takes_the_flow() {
+    let config = ONE_ARMED.replacen("aliases", "path = \"auto\"\naliases", 1);
+    let mut stage = Stage::new(&config, CLIENT);
+    let (inside, flow) = ("10.1.1.1:4540".parse().unwrap(), "198.18.200.7:9988");
+    let register = exchange("REGISTER")
+        .uri("")
+        .via(";rport")
+        .row("Supported: path, outbound, gruu")
+        .bytes(inside, "sip.lab.example", "register", &[]);
+    let sent = stage.lab.send(&register, flow).sent();
+    let path = row(&sent.bytes, "Path");
+    for (method, uri) in [
+        (
+            "BYE",
+            "callee;gr=urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
+        ),
+        ("MESSAGE", "tgruu.7hs==jd7vnzga5w7fajsc7-ajd6fabz0f8g5;gr"),
+    ] {
+        let exchange = exchange(method).in_dialog().uri(uri);
+        let routes = [path.clone()];
+        let bytes = exchange.bytes(stage.server, "10.1.1.1:4540", "gruu", &routes);
+        let (server, farm) = (stage.server, stage.farm);
+        let sent = stage.request(&bytes, server, farm);
+        assert_eq!(sent.to.to_string(), flow);
+        assert!(rows(&sent.bytes, "Route").is_empty());
+        let ok = Answer::new("200 OK", &[], b"");
+        let back = stage.response(&ok.bytes(&sent.bytes, sent.to), &sent);
+        assert_eq!(back.to, server);
+    }
+}
