@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::capture::Peer;
 use crate::limits::{CAPTURE_PACKETS_DEFAULT, CAPTURE_SECONDS_DEFAULT};
+use crate::net::SocketAddr;
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const CONFIG_FILE: &str = "/etc/viaduct/viaduct.toml";
@@ -29,6 +30,9 @@ pub enum Command {
     /// Look at an interface and at the host: what XDP gets there, what falls back to what, and one
     /// command for each problem. Exits with 1 if something fails.
     Doctor(DoctorArgs),
+    /// Say what would become of a message and why: the rule it meets, the server its key means, its
+    /// token, every edit and where it is sent. Sends nothing.
+    Explain(ExplainArgs),
     /// Make load: calls, OPTIONS or registrations.
     Generate(crate::generator::GenerateArgs),
     /// Answer calls, registrations and OPTIONS: the other end of `generate`.
@@ -107,4 +111,24 @@ pub struct CaptureArgs {
     /// The file to write; `-` = standard output, as for `| tshark -r -`.
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub write: PathBuf,
+}
+
+/// Which message, and what is not in it.
+#[derive(Debug, clap::Args)]
+pub struct ExplainArgs {
+    /// A file with one SIP message, as on the wire; `-` reads it from standard input.
+    #[arg(value_name = "MESSAGE_FILE")]
+    pub message: PathBuf,
+    /// Which configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Where the message comes from. Default: where its top Via says.
+    #[arg(long, value_name = "IP:PORT")]
+    pub from: Option<SocketAddr>,
+    /// Name of the listener it comes to. Default: the first that faces its sender.
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }

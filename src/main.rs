@@ -22,6 +22,13 @@ fn main() -> ExitCode {
             arguments.config.as_deref(),
             arguments.json,
         ),
+        Command::Explain(arguments) => app::explain(&app::Question {
+            config: &arguments.config.config,
+            message: &arguments.message,
+            from: arguments.from,
+            listener: arguments.listener.as_deref(),
+            json: arguments.json,
+        }),
         Command::Generate(arguments) => {
             until_signalled(|stop| generator::run_generate(&arguments, stop))
         }

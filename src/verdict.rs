@@ -17,11 +17,11 @@ pub enum Verdict {
 }
 
 macro_rules! drop_reasons {
-    ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $label:literal,)*) => {
         /// Why a frame or a message was dropped.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
-        pub enum DropReason { $($(#[$doc])* $name,)* }
+        pub enum DropReason { $($(#[doc = $doc])* $name,)* }
 
         impl DropReason {
             /// Every reason, in the order of its counters.
@@ -32,6 +32,11 @@ macro_rules! drop_reasons {
             /// The metric label.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $label,)* }
+            }
+
+            /// The cause in words, with the section that names it.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),*).trim_ascii_start(),)* }
             }
         }
     };

@@ -149,6 +149,65 @@ fn check_against_a_running_viaduct_asks_its_control_socket() {
 }
 
 #[test]
+fn explain_reads_a_file_or_standard_input_and_says_which_secret_it_had() {
+    use std::io::Write;
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), 5060, &[1, 2, 3]);
+    let file = write(&folder, "config", &config);
+    let message = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/data/rfc3665/3.1-F01.sip"
+    );
+    let with = |config: &Path, message: &str| {
+        let mut child = Command::new(VIADUCT)
+            .args(["explain", "--from", "127.0.0.1:5070", "--json", "--config"])
+            .arg(config)
+            .arg(message)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let invite = fs::read(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/data/rfc3665/3.1-F01.sip"
+        ));
+        let _closed_if_unread = stdin.write_all(&invite.unwrap());
+        drop(stdin);
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let from_file = with(&file, message);
+    assert_eq!(from_file, with(&file, "-"));
+    assert_eq!(from_file["outcome"], "request forwarded");
+    assert_eq!(from_file["secret"][0], "that of the configuration");
+    assert!(
+        from_file["sent"]["to"]
+            .as_str()
+            .unwrap()
+            .starts_with("127.0.1.")
+    );
+
+    let absent = folder.path().join("absent");
+    let hex = format!("hex = \"{SECRET}\"");
+    let without = config.replace(&hex, &format!("file = \"{}\"", absent.display()));
+    let stand_in = with(&write(&folder, "without", &without), message);
+    let secret = stand_in["secret"][0].as_str().unwrap();
+    assert!(secret.starts_with("a stand-in"), "{secret}");
+    assert!(!absent.exists());
+
+    let output = viaduct(&[
+        "explain",
+        "--config",
+        file.to_str().unwrap(),
+        "/no/such/file",
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("/no/such/file"));
+}
+
+#[test]
 fn doctor_ends_with_one_where_xdp_is_not_to_be_had() {
     let output = viaduct(&["doctor", "lo"]);
     assert_eq!(output.status.code(), Some(1));

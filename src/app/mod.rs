@@ -4,6 +4,7 @@
 mod against;
 mod capture;
 mod doctor;
+mod explain;
 mod handler;
 mod known;
 mod network;
@@ -26,6 +27,7 @@ use crate::route::{Plan, ServerRegistry};
 
 pub use capture::capture;
 pub use doctor::doctor;
+pub use explain::{Question, explain};
 pub use handler::SipHandler;
 pub use known::KnownSources;
 pub use observer::Observer;

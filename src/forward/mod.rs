@@ -15,12 +15,14 @@
 //! | `client`, `path` | clients behind a NAT: RFC 3327, RFC 5626 §5 |
 //! | `response` | §16.11 responses, §18.2.2 |
 //! | `rejection`, `answer`, `budget` | §8.2.6, §8.2.7, §11.2 answers of our own |
+//! | `explain` | nothing: tells why, for tools |
 //!
 //! What needs a transaction (forking, timers, own retransmissions) is not here.
 
 mod answer;
 mod budget;
 mod client;
+mod explain;
 mod hop;
 mod path;
 mod record_route;
@@ -39,6 +41,9 @@ use std::sync::Arc;
 
 use self::answer::Answers;
 use self::budget::AnswerBudget;
+pub use self::explain::{
+    Explanation, Leads, Refusal, RequestExplanation, ResponseExplanation, Way,
+};
 use self::rejection::{Rejection, Reply};
 use self::request::Decision;
 use self::route_set::RouteSet;

@@ -102,6 +102,11 @@ impl RouteSet {
         self.is_flow_lost &= self.token.is_none() && self.path.is_none();
     }
 
+    /// Values of our own, which go.
+    pub(super) fn own_values(&self) -> usize {
+        self.popped
+    }
+
     /// Route values that stay.
     fn left(&self) -> usize {
         self.values.len() - self.taken - self.popped

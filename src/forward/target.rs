@@ -254,7 +254,7 @@ impl Context<'_> {
     }
 
     /// Whether the sender of an in-dialog request is the one whose request made the dialog.
-    fn is_from_initiator(&self, routes: &RouteSet) -> bool {
+    pub(super) fn is_from_initiator(&self, routes: &RouteSet) -> bool {
         let from_tag = self.sender_tag();
         routes
             .token
@@ -262,13 +262,9 @@ impl Context<'_> {
             .is_some_and(|token| token.initiator == self.keys.tag_hash(from_tag))
     }
 
-    /// The rule that the request meets, if that rule lets it on.
-    pub(super) fn admitting_rule(
-        &self,
-        routes: &RouteSet,
-        outbound: bool,
-    ) -> Result<Option<&Rule>, Rejection> {
-        let rule = self.plan.rule(&Question {
+    /// The request as the route table looks at it.
+    pub(super) fn question<'q>(&'q self, routes: &'q RouteSet, outbound: bool) -> Question<'q> {
+        Question {
             listener: self.flow.listener,
             source: self.flow.peer.ip(),
             direction: self.direction,
@@ -278,7 +274,16 @@ impl Context<'_> {
             request_uri: &routes.request_uri.uri,
             is_own: self.plan.asks_for_own_domain()
                 && routes.request_uri.is_own(self.plan, self.bytes),
-        });
+        }
+    }
+
+    /// The rule that the request meets, if that rule lets it on.
+    pub(super) fn admitting_rule(
+        &self,
+        routes: &RouteSet,
+        outbound: bool,
+    ) -> Result<Option<&Rule>, Rejection> {
+        let rule = self.plan.rule(&self.question(routes, outbound));
         match rule.map(|rule| &rule.action) {
             Some(Action::Reject(status)) => Err(Rejection::Rule(*status)),
             Some(Action::Drop) => Err(Rejection::Silent(DropReason::RouteDropped)),

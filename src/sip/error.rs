@@ -4,11 +4,11 @@
 //! error the index still holds every row that could be read, so an answer can be built from it.
 
 macro_rules! parse_errors {
-    ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $label:literal,)*) => {
         /// Why a message is malformed. The first cause met wins.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
-        pub enum ParseError { $($(#[$doc])* $name,)* }
+        pub enum ParseError { $($(#[doc = $doc])* $name,)* }
 
         impl ParseError {
             /// Every cause.
@@ -17,6 +17,11 @@ macro_rules! parse_errors {
             /// The cause as a label, for counters and log lines.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $label,)* }
+            }
+
+            /// The cause in words, with the section that names it.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),*).trim_ascii_start(),)* }
             }
         }
     };
