@@ -51,7 +51,7 @@ pub(super) fn hop(plan: &Plan, bytes: &[u8], uri: &Uri) -> Hop {
         Some(Host::Name(_)) => Hop::Name,
         Some(Host::Ip(ip)) => {
             let address = SocketAddr::new(ip, uri.port.unwrap_or(DEFAULT_PORT));
-            if is_forbidden(address) || plan.is_this_host(ip) {
+            if is_forbidden(address) {
                 Hop::Forbidden
             } else {
                 Hop::Literal(address)

@@ -16,7 +16,7 @@ use crate::balance::AffinityKey;
 use crate::config::Side;
 use crate::net::{ListenerIndex, PoolIndex, ServerId, ServerIndex, SocketAddr, WorkerIndex};
 use crate::route::{Action, Direction, KeySource, Pool, Question, Rule, Server};
-use crate::sip::{HeaderName, Method};
+use crate::sip::{HeaderName, Method, Uri};
 use crate::verdict::DropReason;
 
 /// Where a request goes.
@@ -56,14 +56,15 @@ impl Context<'_> {
 
     fn choose_from_outside(&self, routes: &RouteSet) -> Result<Choice, Rejection> {
         self.refuse_foreign_flow(routes)?;
-        // What no token of ours vouches for is looked at by the table first: who is refused there
-        // does not reach a server by naming its address.
-        let rule = match routes.token {
+        // What no token of ours vouches for is looked at by the table first, unless it belongs to
+        // a transaction that is under way: who is refused there does not reach a server by naming
+        // its address.
+        let (continued, rule) = match routes.token {
+            Some(_) => (None, None),
             None => match self.continued() {
-                Some(choice) => return Ok(choice),
-                None => self.admitting_rule(routes, false)?,
+                Some(choice) => (Some(choice), None),
+                None => (None, self.admitting_rule(routes, false)?),
             },
-            Some(_) => None,
         };
         let token_server = self.token_server(routes);
         if let Some(next) = &routes.next {
@@ -101,10 +102,11 @@ impl Context<'_> {
             Hop::Forbidden => return Err(Rejection::Relay),
             Hop::Own(_) | Hop::Name | Hop::OtherTransport | Hop::Secure | Hop::Abstract => {}
         }
-        match token_server {
-            Some(server) => Ok(Choice::Forward(self.to_server(server))),
-            None if routes.token.is_some() => self.by_table(routes),
-            None => self.by_rule(routes, rule),
+        match (token_server, continued) {
+            (Some(server), _) => Ok(Choice::Forward(self.to_server(server))),
+            (None, Some(choice)) => Ok(choice),
+            (None, None) if routes.token.is_some() => self.by_table(routes),
+            (None, None) => self.by_rule(routes, rule),
         }
     }
 
@@ -113,7 +115,7 @@ impl Context<'_> {
             return self.to_flow(client.flow);
         }
         if let Some(next) = &routes.next {
-            return self.onward(routes, hop(self.plan, self.bytes, next));
+            return self.onward(routes, self.hop_from_farm(next));
         }
         // RFC 5626 §5.3.1: "If the flow token has been tampered with, the proxy SHOULD send a 403".
         if routes.is_flow_lost {
@@ -123,7 +125,7 @@ impl Context<'_> {
             .token
             .as_ref()
             .and_then(|token| self.client_flow(token));
-        match (hop(self.plan, self.bytes, &routes.request_uri.uri), client) {
+        match (self.hop_from_farm(&routes.request_uri.uri), client) {
             // Its Contact is an address behind a NAT: the flow is the only way back.
             (Hop::Literal(address), Some(client))
                 if client.nat && !self.plan.is_farm(address.ip()) =>
@@ -173,6 +175,14 @@ impl Context<'_> {
         (relayed && trusted).then(|| self.to_address(address))
     }
 
+    /// Where a URI leads that the farm, or a client by way of it, would have us send to.
+    fn hop_from_farm(&self, uri: &Uri) -> Hop {
+        match hop(self.plan, self.bytes, uri) {
+            Hop::Literal(address) if self.plan.is_this_host(address.ip()) => Hop::Forbidden,
+            other => other,
+        }
+    }
+
     /// From the farm to where a URI leads; where it leads nowhere, to where the table says.
     fn onward(&self, routes: &RouteSet, hop: Hop) -> Result<Choice, Rejection> {
         let otherwise = match hop {
@@ -194,7 +204,7 @@ impl Context<'_> {
     /// With a token any port of the farm counts: Contacts use ports of their own. Without one only
     /// the configured ports do, or a stranger could have us send to any service of a server's host.
     fn in_farm(&self, address: SocketAddr, has_token: bool) -> Option<Target> {
-        if !self.plan.is_farm(address.ip()) {
+        if !self.plan.is_farm(address.ip()) || self.plan.is_this_host(address.ip()) {
             return None;
         }
         let server = self.plan.server_at(address);

@@ -54,7 +54,7 @@ const CLIENTS: &[(&str, &str, &str, Option<bool>)] = &[
     (FLOW, "phone.example", "<sip:a@10.9.8.7>", ALWAYS),
     (FLOW, "192.168.1.5", "<sip:a@100.64.1.1>", ALWAYS),
     (FLOW, "192.168.1.5", "<sip:a@169.254.3.4>", ALWAYS),
-    (FLOW, "192.168.1.5", "<sip:a@127.0.0.1>", ELSE),
+    (FLOW, "192.168.1.5", "<sip:a@127.0.0.1>", ALWAYS),
     (FLOW, "192.168.1.5", "<sip:a@[fe80::1]>", ALWAYS),
     // A public network used behind a NAT.
     (FLOW, "198.51.100.7", "<sip:a@198.51.100.7>", ALWAYS),
