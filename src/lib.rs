@@ -7,7 +7,7 @@
 //!                  doctor                                  looks at the host
 //!   admin  generator  neighbor  bpf  datapath              touch the world
 //!        route   forward   balance   affinity              decide, pure
-//!                         capture                          copies for who looks, memory only
+//!                     capture   clf                        copies for who looks, memory only
 //!                      packet   sip                        bytes, no allocation
 //!     config  limits  time  net  verdict  metrics  publish  plain data
 //!     xsk  sys                                             UMEM, rings, sockets; know frames only
@@ -48,6 +48,7 @@ pub mod sip;
 pub mod affinity;
 pub mod balance;
 pub mod capture;
+pub mod clf;
 pub mod forward;
 pub mod route;
 

@@ -216,3 +216,16 @@ pub const CAPTURE_PACKETS_DEFAULT: u64 = 10_000;
 
 /// Seconds after which a capture ends, unless it is told otherwise.
 pub const CAPTURE_SECONDS_DEFAULT: u64 = 60;
+
+/// Records of the common log between workers and its writer, which looks every 20 ms: 100,000
+/// messages a second at both sides. 10 MiB, while there is a log.
+pub const CLF_QUEUE_LEN: usize = 4096;
+
+/// Bytes of one field of a common log record; what is longer is cut. RFC 3261 sets no limit; 255 is
+/// what the field's databases hold.
+pub const CLF_FIELD_LEN_MAX: usize = 255;
+
+/// Bytes of all text fields of a common log record: nine of full length.
+pub const CLF_TEXT_LEN: usize = 9 * CLF_FIELD_LEN_MAX;
+// A record is indexed by four hexadecimal digits, and an escaped byte is three.
+const _: () = assert!(3 * CLF_TEXT_LEN + 1024 < 0xffff);

@@ -2,8 +2,8 @@
 //!
 //! Two real workers on loopback sockets are given 10^6 messages: distinct INVITEs and their
 //! responses, in-dialog requests, the torture corpora, garbage, keepalives, requests that are
-//! answered, requests that land on the wrong worker, 60 kB datagrams, a reload in the middle, and
-//! captures that begin and end.
+//! answered, requests that land on the wrong worker, 60 kB datagrams, a reload in the middle,
+//! captures that begin and end, and a common log of every message.
 //! From a worker's first batch until it is told to stop, whatever its thread allocates or frees is counted.
 
 #![allow(unsafe_code, reason = "a global allocator is unsafe to implement")]
@@ -166,6 +166,7 @@ fn a_million_messages_without_an_allocation() {
     let captures = Arc::new(Captures::new(Vec::new()));
     let known = Arc::new(KnownSources::new());
     known.set_wanted(true);
+    let log = viaduct::clf::Service::default();
     let datapath = Builder::new(metrics.clone())
         .listener(ListenerIndex(0), vip)
         .build()
@@ -175,7 +176,9 @@ fn a_million_messages_without_an_allocation() {
             |worker| {
                 let metrics = metrics[usize::from(worker.0)].clone();
                 let forwarder = Forwarder::new(worker, 2, pins.clone(), metrics);
-                let observer = Observer::default().capture(captures.tap(worker));
+                let observer = Observer::default()
+                    .capture(captures.tap(worker))
+                    .log(log.tap());
                 let handler = SipHandler::new(forwarder, plan.clone(), samples.clone());
                 Armed(handler.telling(known.clone()).observed(observer))
             },
@@ -247,6 +250,10 @@ fn a_million_messages_without_an_allocation() {
                 while client.recv_from(&mut room).is_ok() {}
             }
         }
+        if n == MESSAGES / 20 || n == MESSAGES / 4 {
+            let wanted = (n == MESSAGES / 20).then_some((Path::new("/dev/null"), 1));
+            log.commit(log.prepare(wanted).unwrap()).unwrap();
+        }
         // A capture of everything, one of nearly nothing, none; each for a hundredth of the run.
         match n % (MESSAGES / 100) {
             0 => {
@@ -307,6 +314,8 @@ fn a_million_messages_without_an_allocation() {
         total(|m| m.sent()) + total(|m| m.dropped()),
         "messages went missing"
     );
+    let (logged, _lost) = log.counts();
+    assert!(logged > 10_000, "only {logged} messages were logged");
     assert!(captured > 10_000, "only {captured} messages were captured");
     // Each of the two workers has told of the one caller, once in a while.
     let told: Vec<_> = known.take().collect();

@@ -19,8 +19,9 @@ const ROWS: &[&[&str]] = &[
     &["packet", "sip"],
     &["affinity", "balance"],
     &["route"],
-    // Copies of messages are told apart by the parser and shown with the packet layer's headers.
-    &["forward", "capture"],
+    // Copies of messages are told apart by the parser and shown with the packet layer's headers;
+    // log records are made of what the parser finds.
+    &["forward", "capture", "clf"],
     &["datapath", "bpf", "admin", "neighbor", "generator"],
     // Asks the modules that touch the world what a start would get of them.
     &["doctor"],
@@ -55,6 +56,12 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("balance", &["xsk", "sys", "packet", "sip"]),
     ("route", &["xsk", "sys"]),
     ("forward", &["xsk", "sys"]),
+    (
+        "clf",
+        &[
+            "xsk", "config", "packet", "affinity", "balance", "route", "metrics",
+        ],
+    ),
     (
         "capture",
         &["xsk", "config", "affinity", "balance", "route", "metrics"],

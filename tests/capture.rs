@@ -1,5 +1,5 @@
-//! `viaduct run` and `viaduct capture` as an operator starts them, on loopback sockets; the file is
-//! read back here.
+//! `viaduct run`, `viaduct capture`, the control socket and the common log as an operator has them,
+//! on loopback sockets; the files are read back here.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up fails")]
 
@@ -10,8 +10,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use viaduct::admin::client;
+use viaduct::config::Config;
 
 const VIADUCT: &str = env!("CARGO_BIN_EXE_viaduct");
+
+const SECRET: &str = "0123456789abcdef00112233445566778899aabbccddeeff0123456789abcdef";
 
 /// A running viaduct with two listeners, and one server.
 struct Lab {
@@ -62,14 +66,13 @@ impl Lab {
             .unwrap();
         let (clients, other) = (free(), free());
         let text = format!(
-            "[secret]\nhex = \"{secret}\"\n[datapath]\nmode = \"socket\"\npins = 1024\n\
+            "[secret]\nhex = \"{SECRET}\"\n[datapath]\nmode = \"socket\"\npins = 1024\n\
              [workers]\ncount = 2\n[metrics]\nenabled = false\n\
              [control]\nsocket = \"{folder}/run/control\"\n\
              [[listeners]]\nname = \"clients\"\naddress = \"{clients}\"\n\
              [[listeners]]\nname = \"other\"\naddress = \"{other}\"\n\
              [[pools]]\nname = \"farm\"\n\
              servers = [{{ name = \"s1\", address = \"{server}\" }}]\n{extra}",
-            secret = "0123456789abcdef".repeat(4),
             folder = folder.path().display(),
             server = server.local_addr().unwrap(),
         );
@@ -134,6 +137,11 @@ impl Lab {
         response += "Content-Length: 0\r\n\r\n";
         self.server.send_to(response.as_bytes(), from).unwrap();
         self.client.recv(&mut room).unwrap();
+    }
+
+    fn reload(&self) {
+        let pid = rustix::process::Pid::from_child(&self.viaduct);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     }
 
     fn capture(&self, file: &str, arguments: &[&str]) -> Child {
@@ -375,4 +383,74 @@ fn a_killed_client_makes_room_for_the_next() {
         next.wait_with_output().unwrap().status.success()
     });
     assert_eq!(read(&lab.path("next.pcapng")).len(), 4);
+}
+
+#[test]
+fn the_running_configuration_is_told_without_its_secret_and_follows_reloads() {
+    let lab = Lab::new("");
+    let socket = lab.path("run/control");
+    let told = || client::get(&socket, "/config").unwrap().text().unwrap();
+    let first = told();
+    assert!(!first.contains(&SECRET[..32]) && !first.contains(&SECRET[32..]));
+    let config = Config::parse_redacted(&first).unwrap();
+    assert_eq!(config.listeners[0].address, lab.clients);
+
+    let file = lab.path("viaduct.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("# changed\n{text}")).unwrap();
+    lab.reload();
+    wait_for("the reload is not told", || {
+        told() == format!("# changed\n{first}")
+    });
+    // A file that is refused changes nothing.
+    std::fs::write(&file, format!("node = 7\n{text}")).unwrap();
+    lab.reload();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(told(), format!("# changed\n{first}"));
+}
+
+#[test]
+fn the_common_log_has_both_sides_and_survives_rotation() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, old) = (folder.path().join("sip.clf"), folder.path().join("old"));
+    let lab = Lab::new(&format!("[log]\ncommon = \"{}\"\n", log.display()));
+    lab.exchange("MESSAGE", "1@lab");
+    let lines = |path: &Path, call_id: &str| -> Vec<Vec<String>> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let lines = text.lines().skip(1).step_by(2);
+        lines
+            .map(|line| line.split('\t').map(str::to_owned).collect())
+            .filter(|fields: &Vec<String>| fields[11] == call_id)
+            .collect()
+    };
+    wait_for("no lines", || lines(&log, "1@lab").len() == 4);
+    let told = lines(&log, "1@lab");
+    let flags: Vec<&str> = told.iter().map(|fields| &*fields[1]).collect();
+    assert_eq!(flags, ["RSRUU", "RSSUU", "rSRUU", "rSSUU"]);
+    let server = lab.server.local_addr().unwrap().to_string();
+    let client = lab.client.local_addr().unwrap().to_string();
+    let vip = lab.clients.to_string();
+    let ways: Vec<[&str; 2]> = told.iter().map(|f| [&*f[6], &*f[5]]).collect();
+    assert_eq!(
+        ways,
+        [
+            [&*client, &*vip],
+            [&vip, &server],
+            [&server, &vip],
+            [&vip, &client]
+        ]
+    );
+    assert_eq!(told[2][3], "200");
+    // The branches tie the four together.
+    assert_eq!(told[0][12], "z9hG4bK1@labMESSAGE");
+    assert!(told.iter().all(|fields| fields[12] == told[0][12]));
+    assert_ne!(told[1][13], told[0][12]);
+    assert!(told[1..].iter().all(|fields| fields[13] == told[1][13]));
+
+    std::fs::rename(&log, &old).unwrap();
+    lab.reload();
+    wait_for("the log is not opened again", || log.exists());
+    lab.exchange("MESSAGE", "2@lab");
+    wait_for("no lines", || lines(&log, "2@lab").len() == 4);
+    assert!(lines(&old, "2@lab").is_empty());
 }

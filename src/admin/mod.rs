@@ -55,6 +55,10 @@ pub struct Readings {
     pub reloads_refused: u64,
     /// Verdicts of the steering program.
     pub steering: Vec<(&'static str, u64)>,
+    /// Records of the common log that were written.
+    pub common_log_records: u64,
+    /// Records of the common log that were lost.
+    pub common_log_lost: u64,
     /// Pins held now, by what they wait for.
     pub pins: [(&'static str, usize); 3],
 }

@@ -233,6 +233,16 @@ impl Snapshot {
             "Reloads refused; nothing changed.",
             [(none, refused)],
         )?;
+        families.counter(
+            "common_log_records",
+            "Records written to the common log.",
+            [(none, readings.common_log_records)],
+        )?;
+        families.counter(
+            "common_log_lost",
+            "Records of the common log that were lost: queue or disk full.",
+            [(none, readings.common_log_lost)],
+        )?;
         let pins = readings
             .pins
             .iter()

@@ -1,6 +1,7 @@
-//! Who looks over a worker's shoulder: captures.
+//! Who looks over a worker's shoulder: captures and the common log.
 
 use crate::capture;
+use crate::clf;
 use crate::datapath::{Origin, Packet};
 use crate::verdict::DropReason;
 
@@ -9,13 +10,26 @@ use crate::verdict::DropReason;
 #[derive(Debug, Default)]
 pub struct Observer {
     capture: Option<capture::Tap>,
+    log: Option<clf::Tap>,
 }
 
 impl Observer {
     /// With captures.
     #[must_use]
     pub fn capture(self, tap: capture::Tap) -> Self {
-        Self { capture: Some(tap) }
+        Self {
+            capture: Some(tap),
+            ..self
+        }
+    }
+
+    /// With the common log.
+    #[must_use]
+    pub fn log(self, tap: clf::Tap) -> Self {
+        Self {
+            log: Some(tap),
+            ..self
+        }
     }
 
     /// To be called once on the worker's thread before its first packet.
@@ -23,12 +37,16 @@ impl Observer {
         if let Some(capture) = &self.capture {
             capture.warm_up();
         }
+        if let Some(log) = &self.log {
+            log.warm_up();
+        }
     }
 
     /// Whether anybody looks. Ask once a batch.
     #[inline]
     pub fn is_on(&mut self) -> bool {
         self.capture.as_mut().is_some_and(capture::Tap::is_on)
+            || self.log.as_mut().is_some_and(clf::Tap::is_on)
     }
 
     /// A message, as it was received.
@@ -37,6 +55,9 @@ impl Observer {
         if let Some(capture) = &mut self.capture {
             capture.received(&packet.flow, packet.payload(), handed_over);
         }
+        if let Some(log) = &mut self.log {
+            log.received(&packet.flow, packet.payload());
+        }
     }
 
     /// The message is sent, as it now is.
@@ -44,12 +65,18 @@ impl Observer {
         if let Some(capture) = &mut self.capture {
             capture.sent(&packet.flow, packet.payload());
         }
+        if let Some(log) = &mut self.log {
+            log.sent(&packet.flow, packet.payload());
+        }
     }
 
     /// The message is dropped.
     pub fn dropped(&mut self, reason: DropReason) {
         if let Some(capture) = &mut self.capture {
             capture.dropped(reason);
+        }
+        if let Some(log) = &mut self.log {
+            log.dropped();
         }
     }
 
@@ -59,6 +86,9 @@ impl Observer {
             Ok(()) => {
                 if let Some(capture) = &mut self.capture {
                     capture.handed_over();
+                }
+                if let Some(log) = &mut self.log {
+                    log.handed_over();
                 }
             }
             Err(reason) => self.dropped(reason),

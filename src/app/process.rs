@@ -22,6 +22,7 @@ use crate::admin::control::{self, ControlError, ControlSocket, SocketFile};
 use crate::admin::{self, CaptureService, Names, Page, Readings, ServerName};
 use crate::affinity::{Keys, Pins};
 use crate::capture::{Captures, Interface};
+use crate::clf;
 use crate::config::{self, Config, ConfigError};
 use crate::datapath::Running;
 use crate::forward::{Forwarder, Shared};
@@ -53,6 +54,9 @@ pub(super) enum StartError {
     /// The control socket that the configuration names cannot be had.
     #[error("control.socket: {0}")]
     Control(#[from] ControlError),
+    /// The common log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] clf::OpenError),
     /// The metrics page has no port.
     #[error("metrics.address: cannot serve on {address}: {error}")]
     Metrics {
@@ -77,6 +81,7 @@ pub(super) struct Process {
     samples: Arc<Samples>,
     captures: Arc<Captures>,
     known: Arc<KnownSources>,
+    log: Arc<clf::Service>,
     metrics: Vec<Arc<WorkerMetrics>>,
     network: Arc<Network>,
     running: Running<SipHandler>,
@@ -102,6 +107,8 @@ impl Process {
         let (config, text) = Config::load_with_text(file)?;
         // Before anything else is opened: another viaduct is noticed here.
         let control = control_socket(&config)?;
+        let log = Arc::new(clf::Service::default());
+        let log_file = log.prepare(wanted_log(&config))?;
         let keys = Arc::new(secret::keys(&config.secret)?);
         let mut registry = ServerRegistry::new();
         let plan = Plan::build(&config, &mut registry, &keys)?;
@@ -127,18 +134,22 @@ impl Process {
             let metrics = metrics[usize::from(worker.0)].clone();
             let forwarder =
                 Forwarder::new(worker, workers, pins.clone(), metrics).with_shared(shared.clone());
+            let observer = Observer::default()
+                .capture(captures.tap(worker))
+                .log(log.tap());
             SipHandler::new(forwarder, plan.clone(), samples.clone())
                 .telling(known.clone())
-                .observed(Observer::default().capture(captures.tap(worker)))
+                .observed(observer)
         };
         let running = datapath.start(make, network.cores())?;
+        log.commit(log_file)?;
 
         let counts = Arc::new(Counts::default());
         counts.plan_version.store(1, Ordering::Relaxed);
         let page = Arc::new(Page {
             workers: metrics.clone(),
             names: names.clone(),
-            readings: Box::new(readings(counts.clone(), network.clone(), pins)),
+            readings: Box::new(readings(counts.clone(), network.clone(), pins, log.clone())),
         });
         if let Some(address) = config.metrics.address {
             let error = |error| StartError::Metrics { address, error };
@@ -176,6 +187,7 @@ impl Process {
             samples,
             captures,
             known,
+            log,
             metrics,
             network,
             running,
@@ -195,6 +207,7 @@ impl Process {
         let _no_service_manager = sd_notify::notify(&[stopping]);
         self.network.detach();
         self.running.stop();
+        self.log.stop();
         info!("stopped");
         code
     }
@@ -227,6 +240,7 @@ impl Process {
                     self.log_drops(&mut drops);
                     self.old_plans.retain(|plan| Arc::strong_count(plan) > 1);
                     self.captures.reap();
+                    self.log.reap();
                     if self.running.has_ended() {
                         // A worker ends by itself only by a fault of ours. The kernel path of the
                         // others goes on, but half a data path is not what was promised: end, and
@@ -281,6 +295,11 @@ impl Process {
         }
         let plan =
             Plan::build(&config, &mut self.registry, &keys).map_err(|error| error.to_string())?;
+        // Opened again at every reload: log rotation has moved the old file away.
+        let log = self
+            .log
+            .prepare(wanted_log(&config))
+            .map_err(|error| error.to_string())?;
         self.network
             .take_lists(&config, &plan)
             .map_err(|error| error.to_string())?;
@@ -288,6 +307,7 @@ impl Process {
         if self.config.limit != config.limit {
             self.network.log_limit(&config);
         }
+        self.log.commit(log).map_err(|error| error.to_string())?;
         log_changes(&self.plan.load(), &plan);
         self.names.store(Arc::new(names(&plan)));
         self.old_plans.push(self.plan.swap(Arc::new(plan)));
@@ -352,6 +372,12 @@ impl Process {
     }
 }
 
+/// The common log that `config` asks for.
+fn wanted_log(config: &Config) -> Option<(&Path, u32)> {
+    let path = config.log.common.as_deref()?;
+    Some((path, config.log.sample))
+}
+
 /// The listeners as a capture names them.
 fn interfaces(config: &Config) -> Vec<Interface> {
     let interface = |listener: &config::Listener| Interface {
@@ -407,15 +433,19 @@ fn readings(
     counts: Arc<Counts>,
     network: Arc<Network>,
     pins: Arc<Pins>,
+    log: Arc<clf::Service>,
 ) -> impl Fn() -> Readings + Send + Sync {
     move || {
         // Counted when asked for: the page is read every few seconds, the table is 16 MiB.
         let usage = pins.usage(clock::now());
+        let (common_log_records, common_log_lost) = log.counts();
         Readings {
             datapath: network.datapath(),
             plan_version: counts.plan_version.load(Ordering::Relaxed),
             reloads_refused: counts.reloads_refused.load(Ordering::Relaxed),
             steering: network.steering_counts(),
+            common_log_records,
+            common_log_lost,
             pins: [
                 ("unanswered", usage.unanswered),
                 ("proceeding", usage.proceeding),

@@ -7,6 +7,7 @@
 mod control;
 mod error;
 mod limit;
+mod log;
 mod read;
 mod reader;
 mod redact;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 pub use control::{CONTROL_SOCKET, Control};
 pub use error::{ConfigError, Fault};
 pub use limit::Limit;
+pub use log::Log;
 pub use redact::{REDACTED, redact};
 pub use route::{Action, HeaderCondition, HeaderTest, KeySource, Peers, Route};
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// Control socket.
     pub control: Control,
+    /// What is logged of SIP.
+    pub log: Log,
     /// SIP rules with a choice.
     pub sip: Sip,
 }

@@ -13,8 +13,8 @@ use self::listener::listener;
 use self::route::route;
 use super::reader::{Faults, Reader};
 use super::{
-    Config, Control, Datapath, Fault, Limit, Metrics, Mode, Secret, SecretSource, Sip, TokenSecret,
-    Workers, ZeroCopy,
+    Config, Control, Datapath, Fault, Limit, Log, Metrics, Mode, Secret, SecretSource, Sip,
+    TokenSecret, Workers, ZeroCopy,
 };
 use crate::limits::{NETWORKS_MAX, PINS_DEFAULT, PINS_MAX, PINS_MIN, WORKERS_MAX};
 use crate::net::{Network, SocketAddr, canonical};
@@ -74,6 +74,7 @@ fn root(root: &Reader<'_>, faults: &Faults) -> Config {
         limit: Limit::read(root.table("limit")),
         metrics: metrics(root.table("metrics")),
         control: Control::read(root.table("control")),
+        log: Log::read(root.table("log")),
         sip: sip(root.table("sip")),
     };
     root.finish_ref();

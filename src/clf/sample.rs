@@ -1,0 +1,85 @@
+//! Which calls are logged.
+
+use core::hash::Hasher as _;
+
+use memchr::memchr;
+use siphasher::sip::SipHasher13;
+
+/// Whether messages of this Call-ID are logged when one of `one_of` is. The key is no secret: all
+/// nodes pick the same calls.
+pub fn is_sampled(call_id: &[u8], one_of: u32) -> bool {
+    if one_of <= 1 {
+        return true;
+    }
+    let mut hasher = SipHasher13::new_with_keys(0, 0);
+    hasher.write(call_id);
+    hasher.finish().is_multiple_of(u64::from(one_of))
+}
+
+/// The Call-ID of a message that may be malformed, found without parsing the rest: only the starts
+/// of lines are looked at. A value on a folded line is not seen; the parser's word counts then.
+pub(super) fn call_id(message: &[u8]) -> Option<&[u8]> {
+    // RFC 3261 §7.5: empty lines before the start line are ignored.
+    let mut rest = message.trim_ascii_start();
+    while let Some(end) = memchr(b'\n', rest) {
+        rest = rest.get(end + 1..)?;
+        match rest.first()? {
+            b'c' | b'C' | b'i' | b'I' => {}
+            // The empty line: a body follows.
+            b'\r' | b'\n' => return None,
+            _ => continue,
+        }
+        let line = rest.get(..memchr(b'\n', rest)?)?;
+        let colon = memchr(b':', line)?;
+        let (name, value) = (line.get(..colon)?, line.get(colon + 1..)?);
+        let name = name.trim_ascii_end();
+        if name.eq_ignore_ascii_case(b"Call-ID") || name.eq_ignore_ascii_case(b"i") {
+            return Some(value.trim_ascii()).filter(|value| !value.is_empty());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_id_is_found_long_and_compact_and_not_in_bodies() {
+        for (message, found) in [
+            (
+                &b"A b SIP/2.0\r\nCall-ID: 7@h\r\n\r\n"[..],
+                Some(&b"7@h"[..]),
+            ),
+            (
+                b"A b SIP/2.0\r\nContact: x\r\ncall-id  :7@h \r\n\r\n",
+                Some(b"7@h"),
+            ),
+            (b"A b SIP/2.0\nCSeq: 1\ni: 7@h\n\n", Some(b"7@h")),
+            (b"\r\n\r\nA b SIP/2.0\r\nI:7\r\n", Some(b"7")),
+            (b"A b SIP/2.0\r\nX: y\r\n\r\nCall-ID: 7@h\r\n", None),
+            (b"A b SIP/2.0\r\nCall-ID: 7@h", None),
+            (b"A b SIP/2.0\r\nCall-ID:\r\n 7@h\r\n\r\n", None),
+            (b"A b SIP/2.0\r\nContact\r\nCall-ID: 7@h\r\n", None),
+            (b"", None),
+            (b"\r\n\r\n", None),
+        ] {
+            assert_eq!(call_id(message), found, "{}", message.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn one_of_n_is_picked_and_always_the_same() {
+        let picked = |one_of: u32| {
+            (0..100_000)
+                .filter(|n| is_sampled(format!("{n}@198.18.0.1").as_bytes(), one_of))
+                .count()
+        };
+        assert_eq!(picked(1), 100_000);
+        assert_eq!(picked(0), 100_000);
+        // Five standard deviations around the mean.
+        assert!((9_500..10_500).contains(&picked(10)), "{}", picked(10));
+        assert!((50..150).contains(&picked(1000)), "{}", picked(1000));
+        assert_eq!(picked(1000), picked(1000));
+    }
+}
