@@ -293,7 +293,9 @@ impl Context<'_> {
         ViaParameter {
             peer: server.map_or(ServerId::OUTSIDE, |server| server.id),
             listener: self.flow.listener,
-            node: NodeId(u16::from(self.plan.node)),
+            // RFC 3261 §16.11: a retransmission leaves as the same bytes, from whatever node. Only
+            // a transaction has a node that its responses must come home to.
+            node: NodeId::default(),
             flags: 0,
         }
     }

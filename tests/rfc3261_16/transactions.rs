@@ -127,7 +127,7 @@ fn a32_an_authenticated_retry_goes_to_the_server_that_challenged() {
 #[test]
 fn a32_the_choice_is_the_same_on_every_node() {
     let mut one = Lab::new(&farm(&[1, 2, 3, 4, 5]));
-    let mut other = Lab::new(&farm(&[5, 3, 1, 2, 4]));
+    let mut other = Lab::new(&format!("node = 7\n{}", farm(&[5, 3, 1, 2, 4])));
     for n in 0..100 {
         let call_id = format!("t-4-{n}");
         let a = one.send(invite(&call_id, "z9hG4bK1"), CLIENT).sent();
