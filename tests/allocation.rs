@@ -19,15 +19,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use viaduct::affinity::{Keys, Pins, Secret};
+use viaduct::affinity::{Binding, Keys, Pair, Pins, RouteToken, Secret};
 use viaduct::app::{KnownSources, Observer, Samples, SipHandler};
 use viaduct::capture::{Captures, Filter, Running};
 use viaduct::config::Config;
 use viaduct::datapath::{Batch, Builder, Handler, Out};
-use viaduct::forward::Forwarder;
+use viaduct::forward::{Forwarder, Shared};
 use viaduct::metrics::WorkerMetrics;
-use viaduct::net::ListenerIndex;
-use viaduct::route::{Plan, ServerRegistry};
+use viaduct::net::{Endpoint, ListenerIndex, Protocol};
+use viaduct::route::{Plan, ServerRegistry, server_id};
 use viaduct::time::Instant;
 
 /// Messages sent in all.
@@ -95,8 +95,10 @@ fn config(listener: SocketAddr, servers: &[SocketAddr], weight: u32) -> Config {
         })
         .collect();
     let text = format!(
-        "[[listeners]]\nname = \"l\"\naddress = \"{listener}\"\n[[pools]]\nname = \"p\"\n\
-         servers = [{}]\n[sip]\nanswers_per_second = 0\n",
+        "[[listeners]]\nname = \"l\"\naddress = \"{listener}\"\nnat = \"force-rport\"\n\
+         path = \"auto\"\n[[pools]]\nname = \"p\"\n\
+         servers = [{}]\n[sip]\nanswers_per_second = 0\n\
+         answers_per_source = 0\n",
         members.join(", ")
     );
     Config::parse(&text).unwrap()
@@ -110,6 +112,32 @@ fn request(method: &str, n: usize, vip: SocketAddr, from: SocketAddr, extra: &st
          Content-Length: 0\r\n\r\n"
     )
     .into_bytes()
+}
+
+/// A request in a dialog that began behind a NAT with another mapping.
+fn moved(keys: &Keys, n: usize, vip: SocketAddr, from: SocketAddr) -> Vec<u8> {
+    let token = RouteToken {
+        server: server_id("s0"),
+        flow: Some(Endpoint {
+            address: "203.0.113.5:1024".parse().unwrap(),
+            protocol: Protocol::Udp,
+        }),
+        listener: ListenerIndex(0),
+        nat: true,
+        callee: false,
+        pair: Pair::Single,
+        initiator: keys.tag_hash(format!("{n:x}").as_bytes()),
+    };
+    let call_id = keys.call_id_hash(format!("{n:x}@{from}").as_bytes());
+    let token = token.seal(keys, Binding::Dialog(call_id));
+    let route = format!(
+        "Route: <sip:{}@{vip};lr>\r\n",
+        str::from_utf8(&token).unwrap()
+    );
+    let request = request("UPDATE", n, vip, from, &route);
+    let to = format!("To: <sip:service@{vip}>");
+    let request = String::from_utf8(request).unwrap();
+    request.replace(&to, &format!("{to};tag=b")).into_bytes()
 }
 
 /// A 200 as a server makes it: all Vias and Record-Routes of the request it got.
@@ -162,6 +190,7 @@ fn a_million_messages_without_an_allocation() {
     let plan = Arc::new(ArcSwap::from_pointee(first));
     let metrics: Vec<_> = (0..2).map(|_| Arc::new(WorkerMetrics::new())).collect();
     let pins = Arc::new(Pins::new(1 << 16));
+    let shared = Arc::new(Shared::new(1024));
     let samples = Arc::new(Samples::new());
     let captures = Arc::new(Captures::new(Vec::new()));
     let known = Arc::new(KnownSources::new());
@@ -175,7 +204,8 @@ fn a_million_messages_without_an_allocation() {
         .start(
             |worker| {
                 let metrics = metrics[usize::from(worker.0)].clone();
-                let forwarder = Forwarder::new(worker, 2, pins.clone(), metrics);
+                let forwarder =
+                    Forwarder::new(worker, 2, pins.clone(), metrics).with_shared(shared.clone());
                 let observer = Observer::default()
                     .capture(captures.tap(worker))
                     .log(log.tap());
@@ -227,7 +257,9 @@ fn a_million_messages_without_an_allocation() {
             4 => send(&request("INVITE", n, vip, from, "Max-Forwards: 0\r\n")),
             5 => send(&[0xa5; 700]),
             6 => send(&request("CANCEL", n, vip, from, "")),
-            7 => send(&request("REGISTER", n, vip, from, "")),
+            7 => send(&request("REGISTER", n, vip, from, "Supported: path\r\n")),
+            // A client whose token says that it was elsewhere.
+            9 => send(&moved(&keys, n, vip, from)),
             _ => {}
         }
         if n % 2000 == 8 {
@@ -321,6 +353,7 @@ fn a_million_messages_without_an_allocation() {
     let told: Vec<_> = known.take().collect();
     assert!((1..100).contains(&told.len()), "{}", told.len());
     assert!(told.iter().all(|source| source.to_string() == "127.0.0.9"));
+    assert!(total(|m| m.flows_evicted.value()) > 1000, "nobody moved");
     assert_eq!(counted, 0, "the workers allocated");
 }
 

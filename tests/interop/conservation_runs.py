@@ -142,10 +142,10 @@ def silence():
             with oracle(lab) as judge:
                 forwarded, back = wire.exchange(options(lab, 1), source=denied)
                 check(not forwarded and not back, "a denied source was served")
-                for noise in (b"\r\n\r\n", b"\0\0\0\0", b""):
+                for noise in (b"\r\n\r\n", b"\r\n", b"\0\0\0\0", b""):
                     forwarded, back = wire.exchange(noise)
                     check(not forwarded and not back, f"{noise!r} had an effect")
-                check(lab.drops().get("keepalive") == 3, f"drops {lab.drops()}")
+                check(lab.drops().get("keepalive") == 4, f"drops {lab.drops()}")
                 steering = {labels["verdict"]: value for name, labels, value in lab.metrics() if name == "steering_total"}
                 denied_count = sum(value for verdict, value in steering.items() if "den" in verdict)
                 check(denied_count == 1, f"steering {steering}")

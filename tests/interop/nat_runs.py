@@ -138,6 +138,36 @@ def moved_server_bye():
         return "4 calls over 4 mappings"
 
 
+def called(arms):
+    """A phone at home registers with Path and is called by each server: requests of either side, a
+    move in the middle of the call, BYE of either side."""
+    def run():
+        with behind_nat(arms, 'path = "auto"') as (lab, client, servers):
+            for n in range(6):
+                client.dialog(lab.uri()).send("REGISTER", extra=["Supported: path"])
+                at, register = expect(servers, "REGISTER")
+                paths = register.all("path")
+                check(len(paths) == 1 and f"@{lab.farm_address}:5060" in paths[0], f"Path {paths}")
+                check(source(register)[0] == "198.18.3.1", f"no NAT in between: {register.all('via')}")
+                at.respond(register, 200, extra=[f"Path: {paths[0]}"])
+                check(expect(client, 200)[1].all("path") == paths, "the Path of the answer changed")
+                out, back = establish(servers[n % 3], [client], client.contact.strip("<>"), routes=paths)
+                check(all(client.ip not in route for route in back.routes), f"routes {back.routes}")
+                transact(out, back, "UPDATE")
+                masquerade(lab, PORTS[(n + 1) % 2])
+                transact(back, out, "UPDATE")
+                transact(out, back, "UPDATE")
+                transact(*((out, back) if n % 4 < 2 else (back, out)), "BYE")
+            # Without Supported: path there is none.
+            client.dialog(lab.uri()).send("REGISTER")
+            at, register = expect(servers, "REGISTER")
+            check(not register.all("path"), "a silent Path")
+            at.respond(register, 200)
+            expect(client, 200)
+            return "6 calls to a phone over 6 mappings"
+    return run
+
+
 def no_rport():
     """A client that does not ask for rport behind a NAT: with nat = "force-rport" it is served."""
     with behind_nat(listeners_extra='nat = "force-rport"') as (lab, client, servers):
@@ -231,6 +261,7 @@ def advertised(arms):
 if __name__ == "__main__":
     raise SystemExit(main({
         "home-1arm": call_from_home(1), "home-2arm": call_from_home(2), "keepalives": keepalives, "moved-bye": moved_bye,
-        "moved-server-bye": moved_server_bye, "no-rport": no_rport,
+        "moved-server-bye": moved_server_bye, "called-1arm": called(1), "called-2arm": called(2),
+        "no-rport": no_rport,
         "advertised-1arm": advertised(1), "advertised-2arm": advertised(2),
     }))

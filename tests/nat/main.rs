@@ -7,6 +7,7 @@
 mod fixture;
 mod phone;
 
+mod keepalive;
 mod modes;
 mod moved;
 mod path;

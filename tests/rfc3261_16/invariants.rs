@@ -21,6 +21,7 @@ impl Invariants {
                 &format!("name = \"farm\"\nreach = \"{mode}\""),
             )
         };
+        let table = "[[listeners]]";
         let configs = [
             ONE_ARMED.to_owned(),
             TWO_ARMED.to_owned(),
@@ -28,6 +29,8 @@ impl Invariants {
             reach("request-uri"),
             FAMILIES.to_owned(),
             IPV6.to_owned(),
+            ONE_ARMED.replacen(table, &format!("{table}\nnat = \"force-rport\""), 1),
+            TWO_ARMED.replacen(table, &format!("{table}\npath = \"auto\""), 1),
         ];
         Self {
             labs: configs
