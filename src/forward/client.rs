@@ -156,6 +156,11 @@ impl Context<'_> {
             return None;
         }
         let row = self.message.first(HeaderName::Contact)?;
+        if via.host.ip() == Some(self.flow.peer.ip())
+            && names_host(row.value.of(self.bytes), via.sent_by.of(self.bytes))
+        {
+            return None;
+        }
         let contact = NameAddr::parse(self.bytes, values(self.bytes, row).next()?).ok()?;
         match hop(self.plan, self.bytes, &contact.uri) {
             Hop::Literal(address) => self.is_hidden(address.ip(), via).then_some(true),
@@ -175,6 +180,22 @@ impl Context<'_> {
         contact != source
             && (via.host.ip() == Some(contact) || is_private(contact) && !is_private(source))
     }
+}
+
+/// Whether a Contact is plainly a SIP URI at that host and port, as most are: decided without parsing
+/// it. False says nothing.
+fn names_host(contact: &[u8], host_port: &[u8]) -> bool {
+    let Some((b"<sip:", rest)) = contact.split_first_chunk::<5>().map(|(a, b)| (&a[..], b)) else {
+        return false;
+    };
+    let Some(at) = memchr::memchr(b'@', rest) else {
+        return false;
+    };
+    let after = rest.get(at + 1..).unwrap_or_default();
+    // No parameter: a transport that is not UDP leads elsewhere.
+    after
+        .strip_prefix(host_port)
+        .is_some_and(|rest| rest.starts_with(b">"))
 }
 
 /// The flow that a token holds.

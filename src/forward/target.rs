@@ -11,7 +11,9 @@ use super::hop::{Hop, hop};
 use super::route_set::RouteSet;
 use super::via::is_forbidden;
 use super::{Context, Rejection, pin_key};
-use crate::affinity::{CallIdHash, ClientFlow, Mode, NewPin, PinOutcome, Transaction, home_worker};
+use crate::affinity::{
+    CallIdHash, ClientFlow, Mode, NewPin, Pin, PinOutcome, Transaction, home_worker,
+};
 use crate::balance::AffinityKey;
 use crate::config::Side;
 use crate::net::{ListenerIndex, PoolIndex, ServerId, ServerIndex, SocketAddr, WorkerIndex};
@@ -59,12 +61,15 @@ impl Context<'_> {
         // What no token of ours vouches for is looked at by the table first, unless it belongs to
         // a transaction that is under way: who is refused there does not reach a server by naming
         // its address.
-        let (continued, rule) = match routes.token {
-            Some(_) => (None, None),
-            None => match self.continued() {
-                Some(choice) => (Some(choice), None),
-                None => (None, self.admitting_rule(routes, false)?),
-            },
+        let (pin, continued, rule) = match routes.token {
+            Some(_) => (None, None, None),
+            None => {
+                let pin = self.pin();
+                match self.continued(pin) {
+                    Some(choice) => (pin, Some(choice), None),
+                    None => (pin, None, self.admitting_rule(routes, false)?),
+                }
+            }
         };
         let token_server = self.token_server(routes);
         if let Some(next) = &routes.next {
@@ -106,7 +111,7 @@ impl Context<'_> {
             (Some(server), _) => Ok(Choice::Forward(self.to_server(server))),
             (None, Some(choice)) => Ok(choice),
             (None, None) if routes.token.is_some() => self.by_table(routes),
-            (None, None) => self.by_rule(routes, rule),
+            (None, None) => self.by_rule(routes, rule, pin),
         }
     }
 
@@ -307,11 +312,8 @@ impl Context<'_> {
     /// that has its beginning. That server may be draining, in another pool or gone from the
     /// configuration; and rules that have changed, or that ask for what a CANCEL lacks, are not
     /// asked again.
-    fn continued(&self) -> Option<Choice> {
-        if !self.plan.rules.pins {
-            return None;
-        }
-        let pin = self.pins.find(self.pin_key(), self.now)?;
+    fn continued(&self, pin: Option<Pin>) -> Option<Choice> {
+        let pin = pin?;
         if !pin.is_of(self.cseq()) {
             return None;
         }
@@ -328,16 +330,30 @@ impl Context<'_> {
 
     /// Where a request goes that the table has to decide about.
     fn by_table(&self, routes: &RouteSet) -> Result<Choice, Rejection> {
-        match self.continued() {
+        let pin = self.pin();
+        match self.continued(pin) {
             Some(choice) => Ok(choice),
-            None => self.by_rule(routes, self.admitting_rule(routes, false)?),
+            None => self.by_rule(routes, self.admitting_rule(routes, false)?, pin),
+        }
+    }
+
+    /// The pin of this Call-ID on this passage.
+    fn pin(&self) -> Option<Pin> {
+        match self.plan.rules.pins {
+            true => self.pins.find(self.pin_key(), self.now),
+            false => None,
         }
     }
 
     /// Where a rule leads.
-    fn by_rule(&self, routes: &RouteSet, rule: Option<&Rule>) -> Result<Choice, Rejection> {
+    fn by_rule(
+        &self,
+        routes: &RouteSet,
+        rule: Option<&Rule>,
+        pin: Option<Pin>,
+    ) -> Result<Choice, Rejection> {
         match rule.map(|rule| &rule.action) {
-            Some(Action::Pool { pool, key }) => self.balance(routes, *pool, key),
+            Some(Action::Pool { pool, key }) => self.balance(routes, *pool, key, pin),
             Some(Action::NextHop(address)) => Ok(Choice::Forward(self.to_address(*address))),
             // RFC 3261 §16.5 would try the Request-URI; for whom, the table has not said (§26.1.5).
             Some(Action::Reject(_) | Action::Drop) | None => Err(Rejection::Relay),
@@ -351,13 +367,14 @@ impl Context<'_> {
         routes: &RouteSet,
         index: PoolIndex,
         key: &KeySource,
+        pin: Option<Pin>,
     ) -> Result<Choice, Rejection> {
         let pool = self.plan.pool(index).ok_or(Rejection::NotFound)?;
 
         if let Some(home) = self.elsewhere() {
             return Ok(Choice::HandOver(home));
         }
-        let server = match self.pinned(index) {
+        let server = match pin.and_then(|_| self.pinned(index)) {
             Some(server) => server,
             None => self.select(routes, index, pool, key)?,
         };
@@ -384,9 +401,6 @@ impl Context<'_> {
     /// The server that this Call-ID's earlier requests went to, if it is in the pool: a registration
     /// that is asked for credentials comes again, and only that server knows its nonce.
     fn pinned(&self, pool: PoolIndex) -> Option<&Server> {
-        if !self.plan.rules.pins {
-            return None;
-        }
         let pin = match self.follows() {
             true => self.pins.find(self.pin_key(), self.now),
             false => self
