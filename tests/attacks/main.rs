@@ -11,10 +11,12 @@
 #[path = "../rfc3261_16/fixture.rs"]
 mod fixture;
 
+mod acl;
 mod answers;
 mod extremes;
 mod flood;
 mod next_hop;
+mod own_host;
 mod relay;
 mod responses;
 mod tokens;

@@ -13,4 +13,5 @@ mod calls;
 mod dialogs;
 mod farm;
 mod nodes;
+mod rules;
 mod workers;
