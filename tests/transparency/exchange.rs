@@ -56,7 +56,10 @@ impl Stage {
         Facts {
             source,
             own: listeners.iter().map(|listener| listener.address).collect(),
-            names: vec!["sip.lab.example".to_owned()],
+            names: vec![
+                "sip.lab.example".to_owned(),
+                "services.example.com".to_owned(),
+            ],
             record_routes,
             max_breadth: 60,
         }

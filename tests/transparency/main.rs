@@ -17,5 +17,6 @@ mod oracle;
 mod referrals;
 mod registrations;
 mod sessions;
+mod torture;
 #[path = "../common/transparency.rs"]
 mod transparency;
