@@ -60,6 +60,13 @@ impl Listener {
         // SocketAddr's text is the sent-by of RFC 3261 §25.1: host ":" port, IPv6 in brackets.
         let mut host_port = String::new();
         let _ = write!(host_port, "{}", without_scope(advertised));
+        // RFC 3581 §3: servers that see the bound address, not the advertised one, would answer to
+        // it at the advertised port (RFC 3261 §18.2.2); asked for it they take the source port.
+        let rport = if advertised.port() == address.port() {
+            ""
+        } else {
+            ";rport"
+        };
         Self {
             index,
             name: config.name.as_str().into(),
@@ -70,7 +77,7 @@ impl Listener {
             path: config.path,
             trusted: Networks::new(config.trusted.iter().copied()),
             lists: Lists::new(config),
-            via_prefix: format!("Via: SIP/2.0/UDP {host_port};branch=")
+            via_prefix: format!("Via: SIP/2.0/UDP {host_port}{rport};branch=")
                 .into_bytes()
                 .into(),
             record_route_suffix: format!("@{host_port};lr>\r\n").into_bytes().into(),
@@ -78,7 +85,7 @@ impl Listener {
         }
     }
 
-    /// `Via: SIP/2.0/UDP host:port;branch=`
+    /// `Via: SIP/2.0/UDP host:port;branch=`, with `;rport` if the advertised port is not the bound one.
     #[inline]
     pub fn via_prefix(&self) -> &[u8] {
         &self.via_prefix
@@ -150,6 +157,15 @@ mod tests {
         let nat = listener("198.18.0.1:5060", Some("203.0.113.10:5080"));
         assert_eq!(nat.record_route_suffix(), b"@203.0.113.10:5080;lr>\r\n");
         assert_eq!(nat.address, "198.18.0.1:5060".parse().unwrap());
+        assert_eq!(
+            nat.via_prefix(),
+            b"Via: SIP/2.0/UDP 203.0.113.10:5080;rport;branch="
+        );
+        let same_port = listener("198.18.0.1:5060", Some("203.0.113.10:5060"));
+        assert_eq!(
+            same_port.via_prefix(),
+            b"Via: SIP/2.0/UDP 203.0.113.10:5060;branch="
+        );
         let v6 = listener("[2001:DB8::0:10]:5060", None);
         assert_eq!(v6.host_port(), "[2001:db8::10]:5060");
     }

@@ -219,7 +219,8 @@ def pages():
     """MESSAGE both ways outside of dialogs; a server's to a client's own address."""
     with field() as (lab, client, servers, _):
         for n in range(10):
-            text = f"text {n}".encode()
+            # Bodies are bytes: an SMS in a MESSAGE is not text (RFC 3428 §4, 3GPP TS 24.341).
+            text = f"text {n}".encode() if n % 2 else bytes(range(256))
             out = client.dialog(lab.uri("bob"))
             out.send("MESSAGE", body=text, extra=["Content-Type: text/plain"])
             at, message = expect(servers, "MESSAGE")

@@ -183,9 +183,26 @@ def no_rport():
         return "4 calls"
 
 
+def second_port(arms):
+    """Two listeners on one address: a NAT lets in only what comes from the port that was called."""
+    def run():
+        extra = '[[listeners]]\nname = "more"\naddress = "198.18.0.1:5080"'
+        with behind_nat(arms, extra) as (lab, client, servers):
+            for n in range(8):
+                port = (5060, 5080)[n % 2]
+                out, back = establish(client, servers, f"sip:bob@{lab.vip}:{port}")
+                check(any(f":{port};" in route for route in back.routes), f"routes {back.routes}")
+                # No traffic of the client: the mapping is for that port alone.
+                transact(back, out, "UPDATE")
+                transact(out, back, "UPDATE")
+                transact(back, out, "BYE")
+            return "8 calls to two ports"
+    return run
+
+
 @contextlib.contextmanager
-def cloud(arms):
-    """viaduct behind a 1:1 NAT: (lab, client, servers, its public address)."""
+def cloud(arms, port=5060):
+    """viaduct behind a 1:1 NAT, its port mapped too: (lab, client, servers, its public address)."""
     public = "198.19.100.10"
     with Lab(arms=arms) as lab:
         lab.add("cloud", "br-out", "198.18.5.1/16")
@@ -195,11 +212,11 @@ def cloud(arms):
         lab.command("cloud", "nft", "add table ip nat; "
                     "add chain ip nat in { type nat hook prerouting priority -100; }; "
                     "add chain ip nat out { type nat hook postrouting priority 100; }; "
-                    f"add rule ip nat in ip daddr {public} dnat to {lab.vip}; "
-                    f'add rule ip nat out oifname "eth1" ip saddr {lab.vip} snat to {public}')
+                    f"add rule ip nat in ip daddr {public} udp dport {port} dnat to {lab.vip}:5060; "
+                    f'add rule ip nat out oifname "eth1" ip saddr {lab.vip} udp sport 5060 snat to {public}:{port}')
         # With two arms 198.19.0.0/16 is the farm's: the longer prefix is the outside's.
         lab.command("lb", "ip", "route", "add", "198.19.100.0/24", "via", "198.18.5.1")
-        lab.start_viaduct(lab.config(listeners_extra=f'advertise = "{public}:5060"'))
+        lab.start_viaduct(lab.config(listeners_extra=f'advertise = "{public}:{port}"'))
         with oracle(lab) as judge:
             client = Ua(lab, "caller", "198.19.100.2")
             # A server reaches us at our farm side, or sends everything to us as its outbound proxy:
@@ -216,11 +233,11 @@ def cloud(arms):
         print(f"    {judge}", flush=True)
 
 
-def advertised(arms):
+def advertised(arms, port=5060):
     """Advertised is not bound: INVITE, BYE of either side, re-INVITE, CANCEL, refusal, OPTIONS to us."""
     def run():
-        with cloud(arms) as (lab, client, servers, public):
-            uri = f"sip:bob@{public}:5060"
+        with cloud(arms, port) as (lab, client, servers, public):
+            uri = f"sip:bob@{public}:{port}"
             for n in range(6):
                 out = client.dialog(uri)
                 out.send("INVITE")
@@ -248,7 +265,7 @@ def advertised(arms):
                 out.ack(expect(client, code)[1])
                 check(expect(at, "ACK")[1].branch == invite.branch, "ACK with another branch")
             # To our own URI, without a user: we answer ourselves.
-            client.dialog(f"sip:{public}:5060").send("OPTIONS")
+            client.dialog(f"sip:{public}:{port}").send("OPTIONS")
             expect(client, 200)
             # A call out from the farm shows the advertised address to the outside.
             call = establish(servers[0], [client], f"sip:caller@{client.host}")
@@ -264,4 +281,6 @@ if __name__ == "__main__":
         "moved-server-bye": moved_server_bye, "called-1arm": called(1), "called-2arm": called(2),
         "no-rport": no_rport,
         "advertised-1arm": advertised(1), "advertised-2arm": advertised(2),
+        "advertised-port-1arm": advertised(1, 5070), "advertised-port-2arm": advertised(2, 5070),
+        "second-port-1arm": second_port(1), "second-port-2arm": second_port(2),
     }))
