@@ -10,8 +10,8 @@
  * challenge goes to the forged address. Known sources have buckets of their own and nothing else, so
  * the flood and they have nothing in common that could run out.
  *
- * A datagram that is refused writes nothing anywhere. What a flood costs here is three lookups, and
- * nobody's entry: strangers enter `strangers` only once the bucket of all has let them.
+ * A datagram that is refused changes no bucket and makes no entry. What a flood costs here is three
+ * lookups, and nobody's entry: strangers enter `strangers` only once the bucket of all has let them.
  *
  * Fragments and packets with options go to the kernel unseen, as everything the program does not
  * read; they are few on a link that serves SIP, and the kernel bounds what it reassembles.
@@ -110,19 +110,33 @@ static __attribute__((noinline)) enum steer_verdict check_limits(const struct vi
 	return VERDICT_REDIRECTED;
 }
 
+/* Leaves the source where user space finds it. */
+static __always_inline void note_refused(enum steer_verdict verdict,
+					 const struct datagram *datagram)
+{
+	__u32 bucket = verdict == VERDICT_STRANGERS_LIMITED;
+	struct refused *last = bpf_map_lookup_elem(&refused, &bucket);
+
+	if (!last)
+		return;
+	last->family = datagram->destination.family;
+	last->address = datagram->source;
+}
+
 /* VERDICT_REDIRECTED if the datagram is within the limits; in a dry run no verdict drops it. */
 static __always_inline enum steer_verdict limit(const struct vip *vip,
 						const struct datagram *datagram)
 {
 	enum steer_verdict verdict = check_limits(vip, datagram);
 
+	if (verdict == VERDICT_REDIRECTED)
+		return verdict;
+	note_refused(verdict, datagram);
 	if (!(vip->flags & VIP_LIMIT_DRY_RUN))
 		return verdict;
 	if (verdict == VERDICT_RATE_LIMITED)
 		return VERDICT_RATE_LIMITED_DRY;
-	if (verdict == VERDICT_STRANGERS_LIMITED)
-		return VERDICT_STRANGERS_LIMITED_DRY;
-	return verdict;
+	return VERDICT_STRANGERS_LIMITED_DRY;
 }
 
 #endif

@@ -71,6 +71,15 @@ struct {
 	__type(value, __u64);
 } strangers SEC(".maps");
 
+/* The source refused last: 0 for its own bucket, 1 for that of all strangers. Written here, each CPU
+ * its own copy; read and emptied by user space, for a line in the log. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct refused);
+} refused SEC(".maps");
+
 /* The bucket of all strangers together. Every CPU reads it, few write: see take(). */
 __u64 strangers_due SEC(".bss");
 

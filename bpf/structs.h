@@ -60,6 +60,12 @@ struct source_key {
 /* Bits of `list` and `family`, which every entry fixes. */
 #define SOURCE_KEY_FIXED_BITS 64
 
+/* A source that the limiter refused. */
+struct refused {
+	__u32 family;
+	struct address address;
+};
+
 /* What parse() reads from the headers of a UDP datagram. */
 struct datagram {
 	struct address source;
@@ -81,6 +87,7 @@ ASSERT_OFFSET(struct vip, tolerance, 24);
 ASSERT_OFFSET(struct vip, strangers_interval, 32);
 ASSERT_OFFSET(struct vip, strangers_tolerance, 40);
 _Static_assert(sizeof(struct bucket_key) == 12, "bucket_key");
+_Static_assert(sizeof(struct refused) == 20, "refused");
 _Static_assert(sizeof(struct source_key) == 28, "source_key");
 ASSERT_OFFSET(struct source_key, list, 4);
 ASSERT_OFFSET(struct source_key, family, 8);

@@ -369,6 +369,33 @@ fn a_dry_run_counts_and_passes() {
     assert!(outcome.refused > 900, "{}", outcome.refused);
 }
 
+#[test]
+#[ignore = "needs root"]
+fn who_was_refused_is_told_once() {
+    let mut bench = bench(slow(2));
+    assert_eq!(bench.program.take_refused().unwrap(), [None, None]);
+    for source in ["198.18.0.2:5060", "[2001:db8::2]:5060"] {
+        for _ in 0..20 {
+            let _ = bench.run(&from(source));
+        }
+        let source: SocketAddr = source.parse().unwrap();
+        let refused = bench.program.take_refused().unwrap();
+        assert_eq!(refused, [Some(source.ip()), None]);
+        assert_eq!(bench.program.take_refused().unwrap(), [None, None]);
+    }
+    let strangers = Limit {
+        strangers_per_second: 1,
+        dry_run: true,
+        ..slow(100)
+    };
+    set(&mut bench, &limited(strangers));
+    for _ in 0..20 {
+        let _ = bench.run(&from("198.18.0.9:5060"));
+    }
+    let refused = bench.program.take_refused().unwrap();
+    assert_eq!(refused, [None, Some(ip("198.18.0.9"))]);
+}
+
 // ---- strangers ----------------------------------------------------------------------------------
 
 #[test]

@@ -94,7 +94,6 @@ impl Reporter {
     pub(super) fn tell(&mut self, source: IpAddr, now: Instant) {
         let bits = match canonical(source) {
             IpAddr::V4(v4) => u64::from(v4.to_bits()),
-            #[expect(clippy::cast_possible_truncation, reason = "64 bits are left")]
             IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
         };
         let told = (bits, now.as_nanos() >> PERIOD_SHIFT);

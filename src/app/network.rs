@@ -5,20 +5,22 @@
 //! closed before the next is tried. The way down is the reverse, and the kernel walks it by itself
 //! if the process is killed: links and sockets die with their descriptors.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod limiter;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
-use tracing::{info, warn};
+use tracing::warn;
 
-use crate::bpf::{AttachMode, BpfError, Limit, Link, Slot, SteerConfig, SteerProgram, Vip};
+use crate::bpf::{AttachMode, BpfError, Link, Slot, SteerConfig, SteerProgram, Vip};
 use crate::config::{Config, Listener, Mode, ZeroCopy};
 use crate::datapath::egress::EgressTable;
 use crate::datapath::{self, Builder, Datapath, DatapathError};
 use crate::limits::{QUEUES_MAX, WORKERS_MAX};
 use crate::metrics::WorkerMetrics;
 use crate::neighbor::{Monitor, NeighborError};
-use crate::net::{IpAddr, ListenerIndex, SocketAddr};
+use crate::net::{ListenerIndex, SocketAddr};
 use crate::packet::PartialChecksum;
 use crate::route::Plan;
 use crate::sys::{cpu, ethtool};
@@ -150,57 +152,17 @@ impl Network {
     /// # Errors
     /// The map's; the old lists stay.
     pub(super) fn take_lists(&self, config: &Config, plan: &Plan) -> Result<(), BpfError> {
-        let Some(steering) = &self.steering else {
+        let Some(mut program) = self.program() else {
             return Ok(());
         };
-        let mut program = steering
-            .program
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         program.replace_vips(&vips(config, plan))
     }
 
-    /// Whether sources are limited: the configuration says so, and there is a program to do it.
-    pub(super) fn limits(&self, config: &Config) -> bool {
-        config.limit.is_on() && self.steering.is_some()
-    }
-
-    /// Says what is limited, or that what is wanted is not to be had.
-    pub(super) fn log_limit(&self, config: &Config) {
-        let limit = &config.limit;
-        if !limit.is_on() {
-            return;
-        }
-        if self.steering.is_none() {
-            warn!("limit: kernel sockets have no limiter, only XDP has: nothing is limited");
-            return;
-        }
-        info!(
-            packets_per_second = limit.packets_per_second,
-            burst = limit.burst,
-            strangers_per_second = limit.strangers_per_second,
-            dry_run = limit.dry_run,
-            "limit"
-        );
-    }
-
-    /// Tells the limiter which sources the farm has accepted.
-    ///
-    /// # Errors
-    /// The map's; the sources from there on are lost.
-    pub(super) fn make_known(
-        &self,
-        mut sources: impl Iterator<Item = IpAddr>,
-    ) -> Result<(), BpfError> {
-        let (Some(steering), Some(first)) = (&self.steering, sources.next()) else {
-            return Ok(());
-        };
-        let program = steering
-            .program
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        program.make_known(first)?;
-        sources.try_for_each(|source| program.make_known(source))
+    /// The steering program, if there is one.
+    fn program(&self) -> Option<MutexGuard<'_, SteerProgram>> {
+        let steering = self.steering.as_ref()?;
+        let program = steering.program.lock();
+        Some(program.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Detaches the program: every datagram goes to the kernel from here on.
@@ -216,13 +178,9 @@ impl Network {
 
     /// Verdicts of the steering program so far.
     pub(super) fn steering_counts(&self) -> Vec<(&'static str, u64)> {
-        let Some(steering) = &self.steering else {
+        let Some(program) = self.program() else {
             return Vec::new();
         };
-        let program = steering
-            .program
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         match program.counts() {
             Ok(counts) => counts
                 .iter()
@@ -453,13 +411,7 @@ fn vips(config: &Config, plan: &Plan) -> Vec<(SocketAddr, Vip)> {
                     .collect(),
             },
             deny: listener.deny.clone(),
-            limit: config.limit.is_on().then(|| Limit {
-                packets_per_second: config.limit.packets_per_second,
-                burst: config.limit.burst,
-                strangers_per_second: config.limit.strangers_per_second,
-                exempt: config.exempt(listener),
-                dry_run: config.limit.dry_run,
-            }),
+            limit: limiter::limit(config, listener),
         };
         (listener.address, vip)
     };

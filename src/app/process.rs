@@ -21,6 +21,7 @@ use super::secret::{self, SecretError};
 use crate::admin::control::{self, ControlError, ControlSocket, SocketFile};
 use crate::admin::{self, CaptureService, Names, Page, Readings, ServerName};
 use crate::affinity::{Keys, Pins};
+use crate::bpf::SteerCounts;
 use crate::capture::{Captures, Interface};
 use crate::clf;
 use crate::config::{self, Config, ConfigError};
@@ -231,6 +232,7 @@ impl Process {
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut drops = [0; DropReason::COUNT];
+        let mut steered = SteerCounts::default();
         loop {
             tokio::select! {
                 _ = terminate.recv() => return ExitCode::SUCCESS,
@@ -238,6 +240,11 @@ impl Process {
                 _ = hangup.recv() => self.reload(),
                 _ = ticks.tick() => {
                     self.log_drops(&mut drops);
+                    if self.known.is_wanted()
+                        && let Err(error) = self.network.log_refused(&mut steered)
+                    {
+                        warn!("limiter: {error}");
+                    }
                     self.old_plans.retain(|plan| Arc::strong_count(plan) > 1);
                     self.captures.reap();
                     self.log.reap();

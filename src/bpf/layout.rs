@@ -264,6 +264,19 @@ impl BucketKey {
     }
 }
 
+/// Bytes of `struct refused`: the family, then the address.
+pub(super) const REFUSED_LEN: usize = 20;
+
+/// The source in a `struct refused`; `None` if there was none.
+pub(super) fn refused_source(bytes: &[u8]) -> Option<IpAddr> {
+    let (family, address) = bytes.split_first_chunk::<4>()?;
+    match u32::from_ne_bytes(*family) {
+        FAMILY_IPV4 => address.first_chunk::<4>().map(|octets| (*octets).into()),
+        FAMILY_IPV6 => address.first_chunk::<16>().map(|octets| (*octets).into()),
+        _ => None,
+    }
+}
+
 /// `struct source_key`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -392,6 +405,20 @@ mod tests {
             .map(|word| u64::from_ne_bytes(*word))
             .collect();
         assert_eq!(words, [4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn a_refused_source_is_an_address_or_nobody() {
+        let of = |text: &str| {
+            let (address, family) = address_bytes(text.parse().unwrap());
+            let bytes = [&family.to_ne_bytes()[..], &address].concat();
+            assert_eq!(bytes.len(), REFUSED_LEN);
+            refused_source(&bytes).unwrap().to_string()
+        };
+        assert_eq!(of("198.18.0.2"), "198.18.0.2");
+        assert_eq!(of("2001:db8::2"), "2001:db8::2");
+        assert_eq!(refused_source(&[0; REFUSED_LEN]), None);
+        assert_eq!(refused_source(&[]), None);
     }
 
     #[test]

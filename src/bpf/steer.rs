@@ -13,7 +13,9 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject};
 
 use super::counts::{CountsReader, SteerCounts};
 use super::error::{BpfError, load_error, map_error, open_error};
-use super::layout::{BucketKey, ListNumbers, SourceKey, VipKey, VipValue};
+use super::layout::{
+    BucketKey, ListNumbers, REFUSED_LEN, SourceKey, VipKey, VipValue, refused_source,
+};
 use super::limit::Limit;
 use super::link::{AttachMode, Link};
 use super::log;
@@ -120,6 +122,7 @@ pub struct SteerProgram {
     xsks: MapHandle,
     known: MapHandle,
     strangers: MapHandle,
+    refused: MapHandle,
     counts: CountsReader,
     /// What is in `vips_map`.
     vips: HashMap<SocketAddr, Vip>,
@@ -186,6 +189,7 @@ impl SteerProgram {
             xsks: handle(&loaded.maps.xsks)?,
             known: handle(&loaded.maps.known)?,
             strangers: handle(&loaded.maps.strangers)?,
+            refused: handle(&loaded.maps.refused)?,
             counts: CountsReader::new(handle(&loaded.maps.verdicts)?),
             vips: HashMap::new(),
             lists: HashMap::new(),
@@ -210,6 +214,7 @@ impl SteerProgram {
             (&self.xsks, "xsks", 4, 4),
             (&self.known, "known", size_of::<BucketKey>(), 8),
             (&self.strangers, "strangers", size_of::<BucketKey>(), 8),
+            (&self.refused, "refused", 4, REFUSED_LEN),
         ];
         for (map, name, key_size, value_size) in expected {
             if map.key_size() as usize != key_size || map.value_size() as usize != value_size {
@@ -405,6 +410,31 @@ impl SteerProgram {
     /// How many sources are counted now: known ones and strangers. Walks the maps, entry by entry.
     pub fn counted_sources(&self) -> (usize, usize) {
         (self.known.keys().count(), self.strangers.keys().count())
+    }
+
+    /// A source that the limiter has refused since the last call, if there is one: by its own bucket,
+    /// and by that of all strangers. In a dry run the same.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn take_refused(&self) -> Result<[Option<IpAddr>; 2], BpfError> {
+        let mut sources = [None; 2];
+        for (bucket, source) in (0_u32..).zip(&mut sources) {
+            let key = bucket.to_ne_bytes();
+            let mut per_cpu = self
+                .refused
+                .lookup_percpu(&key, MapFlags::ANY)
+                .map_err(|error| map_error("refused", "read", &error))?
+                .unwrap_or_default();
+            *source = per_cpu.iter().find_map(|bytes| refused_source(bytes));
+            if source.is_some() {
+                per_cpu.iter_mut().for_each(|bytes| bytes.fill(0));
+                self.refused
+                    .update_percpu(&key, &per_cpu, MapFlags::ANY)
+                    .map_err(|error| map_error("refused", "write", &error))?;
+            }
+        }
+        Ok(sources)
     }
 
     /// Attaches the program to an interface of the calling thread's network namespace, for as long

@@ -154,6 +154,8 @@ def reload_live():
                     if "limited" in verdict and count > before.get(verdict, 0)}
         check(after(None) == {}, "limited before it was said")
         dry = after("packets_per_second = 100\nburst = 100\ndry_run = true")
+        time.sleep(1.2)
+        check(re.search(r"limited.*rate_limited_dry.*198\.18\.130\.7", lab.log("viaduct.log")), lab.log("viaduct.log"))
         check(set(dry) == {"rate_limited_dry"} and dry["rate_limited_dry"] > 3000, f"{dry}")
         wet = after("packets_per_second = 100\nburst = 100")
         check(set(wet) == {"rate_limited"} and wet["rate_limited"] > 3000, f"{wet}")
