@@ -85,12 +85,19 @@ pub(super) fn for_looking(config: &config::Secret) -> Looking {
             },
         },
         Err(error) => Looking {
+            origin: format!(
+                "a stand-in ({}): servers chosen are not those of the running viaduct, shares are \
+                 the same in expectation",
+                match error {
+                    // What the error says beyond that is for who serves.
+                    SecretError::Io { file, error } => {
+                        format!("secret file {}: {error}", file.display())
+                    }
+                    other => other.to_string(),
+                }
+            ),
             keys: Arc::new(Keys::new(&stand_in())),
             is_stand_in: true,
-            origin: format!(
-                "a stand-in ({error}): servers chosen are not those of the running viaduct, shares \
-                 are the same in expectation"
-            ),
         },
     }
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::bpf::InterfaceXdp;
-use crate::config::{Config, Mode, ZeroCopy};
+use crate::config::{Config, Listener, Mode, ZeroCopy};
+use crate::net::IpAddr;
 use crate::sys::ethtool::{Channels, Offload, Rings};
 
 /// Everything the checks look at. What could not be found out is `None`, and no problem.
@@ -15,6 +16,8 @@ pub struct Facts {
     pub driver: Option<String>,
     /// Bytes that a frame of it carries.
     pub mtu: u32,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
     /// Its queues.
     pub channels: Option<Channels>,
     /// Its receive rings.
@@ -99,6 +102,8 @@ pub struct Wanted {
     pub hugepages: bool,
     /// Workers; `None` = one a queue.
     pub workers: Option<usize>,
+    /// Listeners; empty = no configuration was given.
+    pub listeners: Vec<Listener>,
     /// The file it stands in, if there is one.
     pub file: Option<PathBuf>,
 }
@@ -112,6 +117,7 @@ impl Wanted {
             zero_copy: config.datapath.zero_copy,
             hugepages: config.datapath.hugepages,
             workers: config.workers.count.or((named > 0).then_some(named)),
+            listeners: config.listeners.clone(),
             file: Some(file),
         }
     }
@@ -125,6 +131,7 @@ impl Default for Wanted {
             zero_copy: ZeroCopy::Auto,
             hugepages: true,
             workers: None,
+            listeners: Vec::new(),
             file: None,
         }
     }

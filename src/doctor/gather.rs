@@ -25,6 +25,7 @@ pub fn gather(name: &str) -> io::Result<Facts> {
         interface: name.to_owned(),
         driver: ethtool::driver(name).ok().filter(|name| !name.is_empty()),
         mtu: interface::mtu(name)?,
+        addresses: interface::addresses(name)?,
         channels: ethtool::channels(name)?,
         rings: ethtool::rings(name)?,
         offloads: ethtool::offloads(name).unwrap_or_default(),

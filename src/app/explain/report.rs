@@ -11,7 +11,7 @@ use super::input::Input;
 use crate::affinity::{Keys, Pair, RouteToken, home_worker};
 use crate::balance::AffinityKey;
 use crate::config::{Config, HeaderCondition, HeaderTest, Peers, Route, Server};
-use crate::forward::{Leads, RequestExplanation, ResponseExplanation};
+use crate::forward::{Leads, RequestExplanation, ResponseExplanation, Way};
 use crate::net::{ListenerIndex, PoolIndex, ServerId, ServerIndex};
 use crate::route::{Action, Condition, Direction, Plan, ServerRegistry};
 use crate::sip::{Kind, Message};
@@ -118,7 +118,11 @@ impl Report {
         };
         self.rows.push(("token", token));
         self.rules(subject, request);
-        if let Some((pool, key)) = request.key.filter(|_| request.asks_table) {
+        let by_table = matches!(request.way, Some(Way::Table | Way::NamedDialog));
+        if let Some((pool, key)) = request.key.filter(|(pool, _)| {
+            let is_empty = plan.pool(*pool).is_some_and(|pool| !pool.is_up());
+            by_table || (request.asks_table && is_empty)
+        }) {
             self.pool(subject, request, pool, key);
         }
         if let Some(way) = request.way {

@@ -286,6 +286,23 @@ fn what_is_refused_says_by_whom() {
             "RFC 3261 §26.1.5",
         ],
     );
+    // The rule lets it on, its Route leads where a stranger may not go: no server was chosen.
+    let away = request(
+        "INVITE",
+        "sip:b@example.com",
+        "Route: <sip:p.example.com;lr>\r\n",
+    );
+    let (_, report) = lab.ask(&away, CLIENT);
+    has(
+        &report,
+        &[
+            "next Route: a name that is not ours",
+            "calls: MET",
+            "answered with 403",
+        ],
+    );
+    assert!(!report.to_string().contains("this key"), "{report}");
+
     let spent = String::from_utf8(request("INVITE", "sip:b@example.com", "")).unwrap();
     let spent = spent.replace("Max-Forwards: 70", "Max-Forwards: 0");
     let (_, report) = lab.ask(spent.as_bytes(), CLIENT);
@@ -300,6 +317,20 @@ fn what_is_refused_says_by_whom() {
     let (outcome, report) = lab.ask(ack.as_bytes(), CLIENT);
     assert_eq!(outcome.verdict, Verdict::Drop(DropReason::AckMaxForwards));
     has(&report, &["no answer to an ACK"]);
+}
+
+#[test]
+fn a_pool_without_servers_is_told() {
+    let mut lab = Lab::new();
+    for server in &mut lab.config.pools[0].servers {
+        server.weight = 0;
+    }
+    lab.plan = Plan::build(&lab.config, &mut ServerRegistry::new(), &lab.keys).unwrap();
+    let (_, report) = lab.ask(&request("INVITE", "sip:b@example.com", ""), CLIENT);
+    has(
+        &report,
+        &["pool farm: no server takes new calls", "answered with 503"],
+    );
 }
 
 #[test]

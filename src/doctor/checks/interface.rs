@@ -2,7 +2,7 @@
 
 use super::super::drivers;
 use super::{Case, Check, LOOPBACK, Level, OWN_PROGRAM};
-use crate::config::{Mode, ZeroCopy};
+use crate::config::{Listener, Mode, ZeroCopy};
 use crate::limits::RX_FRAME_LEN_MAX;
 
 /// Largest MTU at which every driver takes a program that wants a packet in one piece. ena has the
@@ -58,6 +58,32 @@ impl Case<'_> {
             .map(|(_, offload)| *offload)
             .filter(|offload| offload.on)
     }
+}
+
+pub(super) fn listeners(case: &Case<'_>) -> Check {
+    let Some(first) = case.wanted.listeners.first() else {
+        return Check::ok("listeners", "not looked at without --config");
+    };
+    let here = |listener: &&Listener| {
+        listener.interface.as_deref() == Some(case.name())
+            || case.facts.addresses.contains(&listener.address.ip())
+    };
+    let all = case.wanted.listeners.iter();
+    let names: Vec<&str> = all.filter(here).map(|listener| &*listener.name).collect();
+    if !names.is_empty() {
+        return Check::ok(
+            "listeners",
+            format!("on this interface: {}", names.join(", ")),
+        );
+    }
+    let ip = first.address.ip();
+    let prefix = if ip.is_ipv4() { 32 } else { 128 };
+    Check::problem(
+        "listeners",
+        Level::Warn,
+        "no listener of the configuration is on this interface: XDP would not be put here",
+        format!("ip address add {ip}/{prefix} dev {}", case.name()),
+    )
 }
 
 pub(super) fn program(case: &Case<'_>) -> Check {

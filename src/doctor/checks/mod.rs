@@ -32,6 +32,7 @@ pub fn examine(facts: &Facts, wanted: &Wanted) -> Report {
             host::btf,
             host::capabilities,
             host::memlock,
+            interface::listeners,
             interface::program,
             interface::native,
             interface::zero_copy,
