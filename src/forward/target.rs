@@ -72,10 +72,17 @@ impl Context<'_> {
             }
         };
         let token_server = self.token_server(routes);
+        let in_farm = |address| match routes.token {
+            Some(_) => self.in_farm(address, true),
+            None => {
+                let pool = self.opened_pool(rule, pin.filter(|_| continued.is_some()))?;
+                let target = self.in_farm(address, false)?;
+                self.is_in_pool(&target, pool).then_some(target)
+            }
+        };
         if let Some(next) = &routes.next {
             return match hop(self.plan, self.bytes, next) {
-                Hop::Literal(address) => self
-                    .in_farm(address, routes.token.is_some())
+                Hop::Literal(address) => in_farm(address)
                     .or_else(|| self.among_trusted(address, routes))
                     .map(Choice::Forward)
                     // RFC 3261 §26.1.5: not an open relay.
@@ -92,9 +99,8 @@ impl Context<'_> {
         }
         match hop(self.plan, self.bytes, &routes.request_uri.uri) {
             Hop::Literal(address) => {
-                if let Some(target) = self
-                    .in_farm(address, routes.token.is_some())
-                    .or_else(|| self.among_trusted(address, routes))
+                if let Some(target) =
+                    in_farm(address).or_else(|| self.among_trusted(address, routes))
                 {
                     return Ok(Choice::Forward(target));
                 }
@@ -225,6 +231,28 @@ impl Context<'_> {
             pool: None,
             flow: None,
         })
+    }
+
+    /// The pool whose servers a request without a token may name by their address: the one that its
+    /// rule leads to, or that has its transaction. Else naming a server would be a way around the
+    /// table.
+    fn opened_pool(&self, rule: Option<&Rule>, pin: Option<Pin>) -> Option<PoolIndex> {
+        match (rule.map(|rule| &rule.action), pin) {
+            (Some(Action::Pool { pool, .. }), _) => Some(*pool),
+            (None, Some(pin)) => self.plan.server(pin.server)?.pool,
+            _ => None,
+        }
+    }
+
+    /// Whether a target is a server of a pool. Servers of two pools may share an address.
+    fn is_in_pool(&self, target: &Target, pool: PoolIndex) -> bool {
+        let found = target.server.and_then(|server| self.plan.server(server));
+        found.is_some_and(|server| server.pool == Some(pool))
+            || self
+                .plan
+                .servers()
+                .iter()
+                .any(|server| server.pool == Some(pool) && server.address == target.peer)
     }
 
     fn to_address(&self, peer: SocketAddr) -> Target {
@@ -473,6 +501,10 @@ impl Context<'_> {
     /// While that dialog's Call-ID has a pin, its server is known; later the table tells, as long as
     /// it is a function of the Call-ID and has not changed.
     fn server_of_named_dialog(&self, pool: &Pool, key: &KeySource) -> Option<&Server> {
+        // CANCEL and ACK do not repeat these fields; without pins they would go elsewhere.
+        if self.message.method() == Method::Invite && !self.plan.rules.pins {
+            return None;
+        }
         let names = [
             HeaderName::Replaces,
             HeaderName::Join,
@@ -493,7 +525,10 @@ impl Context<'_> {
             (None, KeySource::CallId) => pool.select(AffinityKey(named.0)),
             (None, _) => None,
         };
-        self.plan.server(server?)
+        let server = self.plan.server(server?)?;
+        // A dialog in another pool is no way into that pool.
+        let of_pool = server.pool.and_then(|index| self.plan.pool(index))?;
+        core::ptr::eq(of_pool, pool).then_some(server)
     }
 
     fn transaction(&self) -> Transaction {

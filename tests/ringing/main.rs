@@ -12,6 +12,7 @@ mod fixture;
 mod calls;
 mod dialogs;
 mod farm;
+mod keys;
 mod nodes;
 mod rules;
 mod workers;
