@@ -323,6 +323,12 @@ impl Pins {
         }
     }
 
+    /// Where the table lies, for advice to the kernel about it.
+    pub fn memory(&self) -> core::ops::Range<*const u8> {
+        let buckets = self.buckets.as_ptr_range();
+        buckets.start.cast()..buckets.end.cast()
+    }
+
     /// Pins there is room for.
     pub fn capacity(&self) -> usize {
         self.buckets.len() * WAYS

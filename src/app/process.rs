@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Duration, MissedTickBehavior, interval};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::handler::SipHandler;
 use super::known::KnownSources;
@@ -31,7 +31,7 @@ use crate::limits::MOVED_FLOWS_MAX;
 use crate::metrics::WorkerMetrics;
 use crate::net::WorkerIndex;
 use crate::route::{Plan, PlanError, ServerRegistry, ServerState};
-use crate::sys::clock;
+use crate::sys::{clock, memory};
 use crate::verdict::DropReason;
 
 /// Why viaduct did not start.
@@ -124,6 +124,11 @@ impl Process {
         let (network, datapath, metrics) = Network::open(&config, &plan.load(), runtime.handle())?;
         let network = Arc::new(network);
         let pins = Arc::new(Pins::new(config.datapath.pins));
+        if config.datapath.hugepages
+            && let Err(error) = memory::collapse(pins.memory())
+        {
+            debug!("the pin table stays on normal pages: {error}");
+        }
         let shared = Arc::new(Shared::new(MOVED_FLOWS_MAX));
         let samples = Arc::new(Samples::new());
         let known = Arc::new(KnownSources::new());

@@ -87,6 +87,8 @@ pub struct Rule {
     domains: Box<[DomainTest]>,
     user_prefixes: Box<[Box<[u8]>]>,
     header: Option<Header>,
+    /// No condition but `from`.
+    is_plain: bool,
 }
 
 impl Rule {
@@ -124,6 +126,13 @@ impl Rule {
                 .map(|prefix| prefix.as_bytes().into())
                 .collect(),
             header: config.header.as_ref().map(Header::new),
+            is_plain: listener.is_none()
+                && config.sources.is_empty()
+                && config.methods.is_empty()
+                && config.schemes.is_empty()
+                && config.domains.is_empty()
+                && config.user_prefixes.is_empty()
+                && config.header.is_none(),
         }
     }
 
@@ -144,17 +153,25 @@ impl Rule {
             domains: [].into(),
             user_prefixes: [].into(),
             header: None,
+            is_plain: true,
         }
     }
 
     /// The first condition of this rule that a request does not meet.
     #[inline]
     pub fn unmet(&self, question: &Question<'_>) -> Option<Condition> {
-        let method = question.message.method();
-        let user = question.request_uri.user.unwrap_or_default();
         if !self.is_for(question) {
             return Some(Condition::From);
         }
+        if self.is_plain {
+            return None;
+        }
+        self.unmet_by_contents(question)
+    }
+
+    fn unmet_by_contents(&self, question: &Question<'_>) -> Option<Condition> {
+        let method = question.message.method();
+        let user = question.request_uri.user.unwrap_or_default();
         if self.listener.is_some_and(|of| of != question.listener) {
             return Some(Condition::Listener);
         }

@@ -12,3 +12,4 @@ pub mod event;
 pub mod interface;
 pub mod kernel;
 pub mod meminfo;
+pub mod memory;
