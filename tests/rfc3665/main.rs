@@ -25,7 +25,7 @@
 #[path = "../rfc3261_16/fixture.rs"]
 mod fixture;
 mod runs;
-#[path = "../common/transparency.rs"]
+#[path = "../common/transparency/mod.rs"]
 mod transparency;
 
 use std::collections::HashMap;

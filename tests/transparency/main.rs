@@ -3,7 +3,7 @@
 //!
 //! Each test is named by its row of `tests/conformance.tsv`. Each message goes through
 //! `Forwarder::decide` in both directions and over four configurations, three times each, and is
-//! held against the transparency test of `tests/common/transparency.rs`.
+//! held against the transparency test of `tests/common/transparency`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -18,5 +18,5 @@ mod referrals;
 mod registrations;
 mod sessions;
 mod torture;
-#[path = "../common/transparency.rs"]
+#[path = "../common/transparency/mod.rs"]
 mod transparency;
