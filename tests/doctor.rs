@@ -1,5 +1,7 @@
 //! `viaduct doctor` over a real kernel: a veth pair in a namespace of its own.
 //!
+//! The last test holds the prediction against a start.
+//!
 //! Run as root: `cargo nextest run --test doctor --run-ignored all`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up must fail")]
@@ -131,4 +133,84 @@ fn without_capabilities_the_missing_ones_are_named() {
         assert_eq!(level(&report, name).0, Level::Fail, "{name}\n{report}");
     }
     assert_eq!(report.datapath, "socket");
+}
+
+/// The data path that `viaduct run` gets in a namespace, by its log.
+fn obtained(namespace: &Namespace, config: &std::path::Path) -> String {
+    use std::io::{BufRead, BufReader};
+    let mut child = Command::new("ip")
+        .args(["netns", "exec", namespace.name()])
+        .args([env!("CARGO_BIN_EXE_viaduct"), "run", "--config"])
+        .arg(config)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = Vec::new();
+    for line in lines.map_while(Result::ok) {
+        let serves = line.contains("serving");
+        said.push(line);
+        if serves {
+            break;
+        }
+    }
+    // `ip netns exec` becomes the program: this ends it.
+    let _ended = child.kill();
+    let _reaped = child.wait();
+    let last = said.last().unwrap();
+    let datapath = last.split("datapath=").nth(1);
+    let datapath = datapath.unwrap_or_else(|| panic!("viaduct ended: {said:?}"));
+    let word = datapath.split_whitespace().next().unwrap();
+    word.trim_matches('"').to_owned()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_is_expected_is_what_a_start_gets() {
+    let namespace = Namespace::new();
+    namespace.ip("link add near type veth peer name far");
+    namespace.ip("addr add 198.18.0.1/24 dev near");
+    namespace.ip("link set dev near up");
+    namespace.ip("link set dev far up");
+    namespace.enter();
+    let folder = tempfile::tempdir().unwrap();
+    let config = |mode: &str| {
+        let file = folder.path().join(mode);
+        let text = format!(
+            "[secret]\nfile = \"{0}/secret\"\n[datapath]\nmode = \"{mode}\"\npins = 1024\n\
+             [metrics]\naddress = \"127.0.0.1:0\"\n[control]\nsocket = \"{0}/control\"\n\
+             [[listeners]]\nname = \"clients\"\naddress = \"198.18.0.1:5060\"\n\
+             [[pools]]\nname = \"farm\"\n\
+             servers = [{{ name = \"s1\", address = \"198.18.0.11:5060\" }}]\n",
+            folder.path().display()
+        );
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let expected = |file: &std::path::Path| {
+        let config = viaduct::config::Config::load(file).unwrap();
+        let wanted = Wanted::new(&config, file.to_owned());
+        let report = examine(&gather("near").unwrap(), &wanted);
+        assert_eq!(level(&report, "listeners").0, Level::Ok);
+        report.datapath
+    };
+    for (mode, datapath) in [
+        ("auto", "xdp-native-copy"),
+        ("generic", "xdp-generic-copy"),
+        ("socket", "socket"),
+    ] {
+        let file = config(mode);
+        if mode != "socket" {
+            assert_eq!(expected(&file), datapath);
+        }
+        assert_eq!(obtained(&namespace, &file), datapath);
+    }
+    let sink = SinkProgram::load(&[[2, 0, 0, 0, 0, 1]]).unwrap();
+    let link = sink
+        .attach(ifindex("near"), SinkHook::Xdp(AttachMode::Native))
+        .unwrap();
+    let file = config("auto");
+    assert_eq!(expected(&file), "socket");
+    assert_eq!(obtained(&namespace, &file), "socket");
+    drop(link);
 }
