@@ -81,3 +81,23 @@ fn lists_change_by_reload() {
     lab.reload(&LISTS.replace("198.18.200.0/24", "198.18.0.0/16"));
     lab.send(invite("acl", "z9hG4bK1"), from).sent();
 }
+
+/// Who writes a server's address as its source would be taken for the farm. Where the farm has
+/// a listener of its own, the outside one can be closed to its addresses.
+#[test]
+fn a_forged_source_of_the_farm_is_denied_at_the_outside_listener() {
+    let address = "address = \"198.18.0.1:5060\"";
+    let denied = format!("{address}\ndeny = [\"198.18.1.0/24\"]");
+    let mut lab = Lab::new(&TWO_ARMED.replace(address, &denied));
+    let relay = request("INVITE", "sip:x@203.0.113.99", "forged", "z9hG4bK1", 1);
+    for server in SERVERS {
+        let dropped = lab.send(&relay, server).dropped();
+        assert_eq!(dropped, DropReason::SourceDenied);
+        let sent = lab.send_to(&relay, server, "198.18.1.1:5060").sent();
+        assert_eq!(sent.to, "203.0.113.99:5060".parse().unwrap());
+    }
+    let dialog = Dialog::set_up(&mut lab, "beside");
+    let bye = dialog.by_server("BYE", 2, "z9hG4bK2");
+    let sent = lab.deliver(&bye, dialog.server, dialog.server_side).sent();
+    assert_eq!(sent.to, CLIENT.parse().unwrap());
+}

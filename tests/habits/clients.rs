@@ -188,13 +188,12 @@ const HANDS: &[Hand] = &[
 
 fn written(hand: &str, shape: &Shape, way: Way, method: &str, to_tag: &str) -> Vec<u8> {
     let (from, _, uri) = shape.caller(way);
-    let bytes = sip(&hand
+    sip(&hand
         .replace("METHOD", method)
         .replace("URI", &uri)
         .replace("HERE", &from.to_string())
         .replace("TO:", "To:")
-        .replace("TO", &format!("<sip:bob@b.example>{to_tag}")));
-    bytes
+        .replace("TO", &format!("<sip:bob@b.example>{to_tag}")))
 }
 
 fn every(check: impl Fn(&mut Lab, &Shape, Way, &Hand)) {
