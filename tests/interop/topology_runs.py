@@ -42,11 +42,6 @@ def announce(lab, namespace, ip):
     lab.inside(namespace, send)
 
 
-def rest(message):
-    """All of a forwarded message but its first Via row."""
-    return message.data.split(b"\r\n", 2)[::2]
-
-
 def standby(kill):
     """Two nodes and one address: calls up and calls that ring go on when the other node takes it."""
     def run():
@@ -83,9 +78,7 @@ def standby(kill):
                         for out, at, invite in ringing:
                             out.send("INVITE", branch=out.invite[0], cseq=1, body=b"offer")
                             who, again = expect(servers, "INVITE")
-                            check(who is at and again.branch == invite.branch, "the repeated INVITE is another or elsewhere")
-                            # Our own Via names the node besides; all else is the same bytes.
-                            check(rest(again) == rest(invite), "the repeated INVITE changed")
+                            check(who is at and again.data == invite.data, "the repeated INVITE is another or elsewhere")
                         for n, call in enumerate(ringing):
                             finish(client, call, WAYS[n % 4])
                         for n, (out, back) in enumerate(up):
