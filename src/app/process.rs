@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
@@ -89,7 +89,28 @@ pub(super) struct Process {
     /// The running configuration as the control socket shows it.
     shown: Arc<ArcSwap<Option<String>>>,
     _control: Option<SocketFile>,
+    /// Until they are listened to.
+    signals: Option<Signals>,
     runtime: Runtime,
+}
+
+/// The signals that an operator sends. Unhandled each of them would end the process on the spot, so
+/// they are handled before anybody can know that it runs.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new(runtime: &Runtime) -> std::io::Result<Self> {
+        let _context = runtime.enter();
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// Numbers about the process that the metrics page shows.
@@ -120,6 +141,7 @@ impl Process {
             .thread_name("viaduct-control")
             .enable_all()
             .build()?;
+        let signals = Some(Signals::new(&runtime)?);
 
         let (network, datapath, metrics) = Network::open(&config, &plan.load(), runtime.handle())?;
         let network = Arc::new(network);
@@ -199,6 +221,7 @@ impl Process {
             running,
             shown,
             _control: control,
+            signals,
             runtime,
         };
         process.summary();
@@ -219,19 +242,13 @@ impl Process {
     }
 
     async fn until_stopped(&mut self) -> ExitCode {
-        let signals = || -> std::io::Result<_> {
-            Ok((
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::hangup())?,
-            ))
-        };
-        let (mut terminate, mut interrupt, mut hangup) = match signals() {
-            Ok(signals) => signals,
-            Err(error) => {
-                error!("cannot handle signals: {error}");
-                return ExitCode::FAILURE;
-            }
+        let Some(Signals {
+            mut terminate,
+            mut interrupt,
+            mut hangup,
+        }) = self.signals.take()
+        else {
+            return ExitCode::FAILURE;
         };
         let _no_service_manager = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         let mut ticks = interval(Duration::from_secs(1));

@@ -127,6 +127,13 @@ def stop_cleanly():
         check("xdp" not in links, f"an XDP program stayed behind:\n{links}")
         seconds = lab.start_viaduct()
         check(seconds < 2, f"a new start took {seconds:.2f} s")
+        # Told to stop, or to reload and stop, the moment it can be known that it runs.
+        for n in range(10):
+            if n % 2:
+                lab.viaduct.send_signal(signal.SIGHUP)
+            code = lab.end(lab.viaduct)
+            check(code == 0, f"exit {code} when stopped at once\n{lab.log('viaduct.log')}")
+            lab.start_viaduct()
         return f"a new start took {seconds:.2f} s"
 
 
