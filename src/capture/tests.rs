@@ -166,7 +166,8 @@ fn blocks(mut file: &[u8]) -> Vec<Block<'_>> {
 fn options(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     let mut found = Vec::new();
     loop {
-        let (code, len) = (word(bytes) as u16, (word(bytes) >> 16) as usize);
+        let code = u16::from_le_bytes([bytes[0], bytes[1]]);
+        let len = usize::from(u16::from_le_bytes([bytes[2], bytes[3]]));
         if code == 0 {
             assert_eq!(bytes, [0; 4], "nothing behind the end of options");
             return found;
@@ -229,7 +230,7 @@ fn a_file_is_section_interfaces_packets_and_statistics() {
     let comment = "dropped: not_sip, worker 2, handed over to it by another worker";
     assert_eq!(told[2], (1, comment.as_bytes()));
     let long = blocks[4].1;
-    let kept = CAPTURE_SLOT_LEN as u32 + 28;
+    let kept = u32::try_from(CAPTURE_SLOT_LEN).unwrap() + 28;
     assert_eq!((word(&long[12..]), word(&long[16..])), (kept, kept + 1));
 
     let statistics = blocks[6].1;
