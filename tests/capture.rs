@@ -376,13 +376,23 @@ fn a_killed_client_makes_room_for_the_next() {
     let mut killed = lab.capturing("killed.pcapng", &["--seconds", "0"]);
     killed.kill().unwrap();
     killed.wait().unwrap();
+    let path = lab.path("next.pcapng");
     wait_for("the dead capture goes on", || {
-        let next = lab.capture("next.pcapng", &["--count", "4"]);
-        std::thread::sleep(Duration::from_millis(200));
-        lab.exchange("OPTIONS", "1@lab");
-        next.wait_with_output().unwrap().status.success()
+        let mut next = lab.capture("next.pcapng", &["--count", "4"]);
+        loop {
+            if std::fs::metadata(&path).is_ok_and(|file| file.len() > 0) {
+                lab.exchange("OPTIONS", "1@lab");
+                ended(next);
+                return true;
+            }
+            // Refused: the place is not free yet.
+            if next.try_wait().unwrap().is_some() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     });
-    assert_eq!(read(&lab.path("next.pcapng")).len(), 4);
+    assert_eq!(read(&path).len(), 4);
 }
 
 #[test]
@@ -410,7 +420,7 @@ fn the_running_configuration_is_told_without_its_secret_and_follows_reloads() {
 }
 
 #[test]
-fn the_common_log_has_both_sides_and_survives_rotation() {
+fn r6872_the_common_log_has_both_sides_and_survives_rotation() {
     let folder = tempfile::tempdir().unwrap();
     let (log, old) = (folder.path().join("sip.clf"), folder.path().join("old"));
     let lab = Lab::new(&format!("[log]\ncommon = \"{}\"\n", log.display()));

@@ -42,7 +42,10 @@ pub(super) fn call_id(message: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::sip::Message;
 
     #[test]
     fn a_call_id_is_found_long_and_compact_and_not_in_bodies() {
@@ -81,5 +84,38 @@ mod tests {
         assert!((9_500..10_500).contains(&picked(10)), "{}", picked(10));
         assert!((50..150).contains(&picked(1000)), "{}", picked(1000));
         assert_eq!(picked(1000), picked(1000));
+    }
+
+    proptest! {
+        /// What is found here is what the parser finds, wherever the row stands.
+        #[test]
+        fn a_call_id_that_is_found_is_the_parsers(
+            name in "(Call-ID|call-id|CALL-ID|i|I) ?",
+            blank in "[ \t]{0,2}",
+            value in "[a-z0-9<>%.]{1,9}(@[a-z.]{1,9})?",
+            before in proptest::collection::vec("(Contact|Content-Type|X-i|Info): [ -~]{0,20}", 0..4),
+            body in "(Call-ID: body\r\n)?",
+        ) {
+            let mut text = "OPTIONS sip:b@x SIP/2.0\r\nVia: SIP/2.0/UDP h\r\n".to_owned();
+            for row in before {
+                text += &row;
+                text += "\r\n";
+            }
+            text += &format!(
+                "{name}:{blank}{value}{blank}\r\nCSeq: 1 OPTIONS\r\nFrom: <sip:a@x>;tag=1\r\n\
+                 To: <sip:b@x>\r\n\r\n{body}"
+            );
+            let mut message = Message::new();
+            let _fault = message.parse(text.as_bytes());
+            let parsed = message.call_id().map(|span| span.of(text.as_bytes()));
+            prop_assert_eq!(call_id(text.as_bytes()), Some(value.as_bytes()));
+            prop_assert_eq!(parsed, Some(value.as_bytes()));
+        }
+
+        #[test]
+        fn no_bytes_are_too_odd(bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'i'), Just(b':'), any::<u8>()], 0..200)) {
+            let found = call_id(&bytes);
+            prop_assert!(found.is_none_or(|found| !found.is_empty() && !found.contains(&b'\n')));
+        }
     }
 }

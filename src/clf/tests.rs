@@ -20,7 +20,7 @@ fn text(record: &Record) -> String {
 
 /// RFC 6873 §5, the record without optional fields; the flag "original" is "stateless" with us.
 #[test]
-fn the_record_of_the_rfc() {
+fn r6872_the_record_of_the_rfc() {
     let mut record = Record::new();
     record.nanos = 1_328_821_153_010_000_000;
     record.src = address("192.0.2.200:56485");
@@ -45,7 +45,7 @@ fn the_record_of_the_rfc() {
 }
 
 #[test]
-fn nothing_in_a_field_ends_it() {
+fn r6872_nothing_in_a_field_ends_it() {
     let mut record = Record::new();
     record.is_response = true;
     record.is_sent = true;
@@ -147,7 +147,7 @@ fn wait_for(mut done: impl FnMut() -> bool) {
 }
 
 #[test]
-fn both_sides_of_a_transaction_are_named_by_their_branches() {
+fn r6872_both_sides_of_a_transaction_are_named_by_their_branches() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sip.clf");
     let service = logging(&path, 1);
@@ -197,7 +197,7 @@ fn both_sides_of_a_transaction_are_named_by_their_branches() {
 }
 
 #[test]
-fn what_cannot_be_read_is_said_so_and_the_rest_is_kept() {
+fn r6872_what_cannot_be_read_is_said_so_and_the_rest_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sip.clf");
     let service = logging(&path, 1);
