@@ -49,6 +49,7 @@ fn free() -> SocketAddr {
         .unwrap()
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test waits for processes")]
 fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !done() {
