@@ -184,6 +184,24 @@ def transfer():
         return "two calls became one"
 
 
+def pickup():
+    """A new call with Replaces or Join comes to the server that has the dialog it names."""
+    with field() as (lab, client, servers, carrier):
+        for n in range(12):
+            out, back = establish(client, servers, lab.uri("bob"))
+            name = ("Replaces", "Join")[n % 2]
+            named = f"{out.call_id};to-tag={out.remote_tag};from-tag={out.local_tag}"
+            other = carrier.dialog(lab.uri("bob"))
+            other.send("INVITE", extra=[f"{name}: {named}"])
+            at, invite = expect(servers, "INVITE")
+            check(at is back.ua, f"{name} at {at.namespace}, the dialog at {back.ua.namespace}")
+            check(invite.one(name.lower()) == named, f"{name} changed")
+            other, its = answer(other, at, invite)
+            transact(its, other, "BYE")
+            transact(back, out, "BYE")
+        return "12 calls picked up"
+
+
 def early_media():
     """183 with 100rel: PRACK, UPDATE from both sides, all before the answer."""
     with field() as (lab, client, servers, _):
@@ -280,7 +298,7 @@ def publish_aor():
         return "8 PUBLISH, 60 REGISTER of 20 users"
 
 
-RUNS = {"hairpin-1arm": hairpin(1), "hairpin-2arm": hairpin(2), "early-notify": early_notify, "transfer": transfer,
+RUNS = {"hairpin-1arm": hairpin(1), "hairpin-2arm": hairpin(2), "early-notify": early_notify, "transfer": transfer, "pickup": pickup,
         "early-media": early_media, "message": pages, "publish": publish, "publish-aor": publish_aor,
         "carrier-sipp-1arm": carrier_sipp(1), "carrier-sipp-2arm": carrier_sipp(2)}
 for _how in ("literal", "route", "rule"):
