@@ -1,5 +1,7 @@
 //! Which messages make a source known to the limiter: a server's 2xx to an INVITE or a REGISTER.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "rfc3261_16/fixture.rs"]
 mod fixture;
 

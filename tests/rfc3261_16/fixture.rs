@@ -1,6 +1,7 @@
 //! A balancer without a network: configuration, keys, pins, one forwarder per worker, and a clock
 //! that stands still until it is told to move.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
