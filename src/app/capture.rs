@@ -42,7 +42,7 @@ pub enum CaptureError {
 /// Captures until viaduct ends it, or `stop` asks for it.
 ///
 /// # Errors
-/// See [`CaptureError`].
+/// No socket to ask, a filter or file that is refused, or a stream that breaks off: in words for a user.
 pub fn capture(arguments: &CaptureArgs, stop: &AtomicBool) -> Result<(), CaptureError> {
     let to_file = arguments.write != Path::new("-");
     if !to_file && io::stdout().is_terminal() {
