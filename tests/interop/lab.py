@@ -255,6 +255,28 @@ class Lab:
             time.sleep(0.1)
         raise Failure(f"frames in {received} != frames out {sent} + drops {drops}")
 
+    def peers_losses(self):
+        """Datagrams that sockets of the peers had no room for: theirs to lose, not ours."""
+        def read():
+            counters = {}
+            for file in ("/proc/thread-self/net/snmp", "/proc/thread-self/net/snmp6"):
+                lines = pathlib.Path(file).read_text().splitlines()
+                for line in lines:
+                    name, _, value = line.partition("\t")
+                    if name.strip() == "Udp6RcvbufErrors":
+                        counters["udp6"] = int(value)
+                udp = [line.split() for line in lines if line.startswith("Udp:")]
+                if len(udp) == 2:
+                    counters["udp"] = int(dict(zip(*udp))["RcvbufErrors"])
+            return sum(counters.values())
+        peers = ["client"] + [f"server{n}" for n in range(1, self.count + 1)]
+        return {peer: lost for peer in peers if (lost := self.inside(peer, read))}
+
+    def device_losses(self):
+        """What the kernel did not get through its rings: counted beside the drops."""
+        names = ("xsk_", "tx_device_drops", "kernel_leak")
+        return {name: int(value) for name, _, value in self.metrics() if name.startswith(names) and value}
+
     def drops(self):
         return {labels["reason"]: int(value) for name, labels, value in self.metrics()
                 if name == "drops_total" and value}

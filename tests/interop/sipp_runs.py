@@ -40,7 +40,7 @@ def calls(lab, uac, count, rate):
     errors = lab.log("uac.err", 5)[:600]
     check(code == 0 and bad == 0 and good == count,
           f"{good} of {count} calls good, {bad} failed, exit {code}\n{errors}\n{lab.log('viaduct.log')}\n"
-          f"drops {lab.drops()}")
+          f"drops {lab.drops()}, rings {lab.device_losses()}, lost by full sockets of peers {lab.peers_losses()}")
     return good, int(row["Retransmissions(C)"])
 
 
