@@ -25,7 +25,7 @@ use viaduct::capture::{Captures, Filter, Running};
 use viaduct::config::Config;
 use viaduct::datapath::{Batch, Builder, Handler, Out};
 use viaduct::forward::{Forwarder, Shared};
-use viaduct::metrics::WorkerMetrics;
+use viaduct::metrics::{ListenerMetrics, WorkerMetrics};
 use viaduct::net::{Endpoint, ListenerIndex, Protocol};
 use viaduct::route::{Plan, ServerRegistry, server_id};
 use viaduct::time::Instant;
@@ -329,6 +329,14 @@ fn a_million_messages_without_an_allocation() {
         received > MESSAGES as u64 * 8 / 10,
         "only {received} messages arrived"
     );
+    // Each message counts once, whatever of the worker has it in hand.
+    let listener = |counter: fn(&ListenerMetrics) -> u64| {
+        let of_listener = |m: &Arc<WorkerMetrics>| counter(m.listener(ListenerIndex(0)));
+        metrics.iter().map(of_listener).sum::<u64>()
+    };
+    assert_eq!(listener(|of| of.messages_in.value()), received);
+    let sent_out = total(|m| m.kernel_out.value() + m.xdp_out.value());
+    assert_eq!(listener(|of| of.messages_out.value()), sent_out);
     assert!(
         total(|m| m.hand_over_in.value()) > 1000,
         "nothing was handed over"

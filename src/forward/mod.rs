@@ -130,9 +130,8 @@ impl Forwarder {
         flow: &mut Flow,
         now: Instant,
     ) -> Verdict {
-        let received = flow.listener;
         // The steering program has looked already; what came another way it has not seen.
-        if !plan.admits(received, flow.peer.ip()) {
+        if !plan.admits(flow.listener, flow.peer.ip()) {
             return Verdict::Drop(DropReason::SourceDenied);
         }
         if let Some(noise) = classify_noise(buffer.payload()) {
@@ -143,24 +142,11 @@ impl Forwarder {
             });
         }
         let parsed = self.message.parse(buffer.payload());
-        let verdict = match self.message.kind() {
+        match self.message.kind() {
             Kind::Request => self.on_request(parsed, plan, buffer, flow, now),
             Kind::Response => self.on_response(parsed, plan, buffer, flow, now),
             Kind::Unknown => Verdict::Drop(DropReason::NotSip),
-        };
-        match verdict {
-            // Its home worker counts it.
-            Verdict::HandOver(_) => return verdict,
-            Verdict::Transmit => {
-                self.metrics
-                    .listener(flow.listener)
-                    .messages_out
-                    .increment();
-            }
-            Verdict::Drop(_) => {}
         }
-        self.metrics.listener(received).messages_in.increment();
-        verdict
     }
 
     /// Whether the last message was a 2xx to an INVITE or a REGISTER: a farm that asks for passwords
