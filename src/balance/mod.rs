@@ -42,10 +42,12 @@
 //! # Ok::<(), viaduct::balance::TableError>(())
 //! ```
 
+mod board;
 mod maglev;
 mod moves;
 mod rendezvous;
 
+pub use board::{Board, Load, Outcomes, Probe, Work};
 pub use maglev::Maglev;
 pub use moves::Moves;
 pub use rendezvous::Rendezvous;
