@@ -43,11 +43,13 @@
 //! ```
 
 mod board;
+mod choice;
 mod maglev;
 mod moves;
 mod rendezvous;
 
 pub use board::{Board, Load, Outcomes, Probe, Work};
+pub use choice::Choice;
 pub use maglev::Maglev;
 pub use moves::Moves;
 pub use rendezvous::Rendezvous;

@@ -71,7 +71,7 @@ impl StatelessSelect for Rendezvous {
 /// A bijection in which each input bit moves half of the output bits (the finaliser of
 /// `SplitMix64`). Key and candidate are keyed hashes already; this only takes their sum apart.
 #[inline]
-fn mix(x: u64) -> u64 {
+pub(super) fn mix(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)

@@ -9,7 +9,7 @@ use super::networks::{AddressMap, Networks, address_key};
 use super::registry::{RegistryError, ServerRegistry};
 use super::{Action, Direction, Listener, Question, Rule};
 use crate::affinity::Keys;
-use crate::balance::{AffinityKey, Maglev, StatelessSelect, TableError};
+use crate::balance::{AffinityKey, Choice, Maglev, StatelessSelect, TableError};
 use crate::config::{Config, Reach, Side};
 use crate::net::{IpAddr, ListenerIndex, Network, PoolIndex, ServerId, ServerIndex, SocketAddr};
 
@@ -69,6 +69,13 @@ impl Pool {
     #[inline]
     pub fn select(&self, key: AffinityKey) -> Option<ServerIndex> {
         self.table.as_ref()?.select(key)
+    }
+
+    /// The server of a request whose transaction we hold, by the pool's policy and what is known of
+    /// its servers now; `None` if no server can take it. Each call may be another choice: who asks
+    /// remembers it.
+    pub fn choose(&self, choice: &Choice<'_>) -> Option<ServerIndex> {
+        choice.of_table(self.table.as_ref()?)
     }
 
     /// The table that keys are looked up in; `None` if no server takes new calls.
