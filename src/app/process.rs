@@ -30,7 +30,7 @@ use crate::forward::{Forwarder, Shared};
 use crate::limits::MOVED_FLOWS_MAX;
 use crate::metrics::WorkerMetrics;
 use crate::net::WorkerIndex;
-use crate::route::{Plan, PlanError, ServerRegistry, ServerState};
+use crate::route::{Plan, PlanError, ServerRegistry, Standing};
 use crate::sys::{clock, memory};
 use crate::verdict::DropReason;
 
@@ -74,6 +74,9 @@ pub(super) struct Process {
     config: Config,
     keys: Arc<Keys>,
     registry: ServerRegistry,
+    /// What is known of the servers besides the configuration. Changed here only, by
+    /// [`Process::change_standing`]: so neither a reload nor a change of health undoes the other.
+    standing: Standing,
     plan: Arc<ArcSwap<Plan>>,
     /// Plans that a worker may still read; freed here and not on a worker.
     old_plans: Vec<Arc<Plan>>,
@@ -208,6 +211,7 @@ impl Process {
             config,
             keys,
             registry,
+            standing: Standing::new(),
             plan,
             old_plans: Vec::new(),
             names,
@@ -322,8 +326,10 @@ impl Process {
             // (RFC 3261 §16.11).
             return Err("secret: the master secret cannot change while running".to_owned());
         }
-        let plan =
-            Plan::build(&config, &mut self.registry, &keys).map_err(|error| error.to_string())?;
+        let mut standing = self.standing.clone();
+        standing.settle(&config);
+        let plan = Plan::build_standing(&config, &mut self.registry, &keys, &standing)
+            .map_err(|error| error.to_string())?;
         // Opened again at every reload: log rotation has moved the old file away.
         let log = self
             .log
@@ -337,13 +343,39 @@ impl Process {
             self.network.log_limit(&config);
         }
         self.log.commit(log).map_err(|error| error.to_string())?;
-        log_changes(&self.plan.load(), &plan);
-        self.names.store(Arc::new(names(&plan)));
-        self.old_plans.push(self.plan.swap(Arc::new(plan)));
+        self.publish(plan);
+        self.standing = standing;
         self.shown.store(Arc::new(config::redact(&text)));
         self.keys = keys;
         self.config = config;
         Ok(())
+    }
+
+    /// Takes a change of what is known of the servers, whole or not at all.
+    ///
+    /// # Errors
+    /// The configuration with that change is no plan; nothing has changed.
+    #[allow(dead_code, reason = "health checks and the control socket call it")]
+    pub(super) fn change_standing(
+        &mut self,
+        change: impl FnOnce(&mut Standing),
+    ) -> Result<(), PlanError> {
+        let mut standing = self.standing.clone();
+        change(&mut standing);
+        if standing == self.standing {
+            return Ok(());
+        }
+        let plan = Plan::build_standing(&self.config, &mut self.registry, &self.keys, &standing)?;
+        self.publish(plan);
+        self.standing = standing;
+        Ok(())
+    }
+
+    /// Puts a plan in the place of the one that workers follow.
+    fn publish(&mut self, plan: Plan) {
+        log_changes(&self.plan.load(), &plan);
+        self.names.store(Arc::new(names(&plan)));
+        self.old_plans.push(self.plan.swap(Arc::new(plan)));
     }
 
     /// At most one line a second for each reason, with a sample where a worker left one.
@@ -493,7 +525,7 @@ fn names(plan: &Plan) -> Names {
             .and_then(|pool| plan.pool(pool))
             .map_or_else(String::new, |pool| pool.name.to_string()),
         server: server.name.to_string(),
-        state: state(server.state),
+        state: server.state.as_str(),
     };
     Names {
         listeners: plan
@@ -502,14 +534,6 @@ fn names(plan: &Plan) -> Names {
             .map(|listener| listener.name.to_string())
             .collect(),
         servers: plan.servers().iter().map(server).collect(),
-    }
-}
-
-fn state(state: ServerState) -> &'static str {
-    match state {
-        ServerState::Active => "active",
-        ServerState::Draining => "draining",
-        ServerState::Retired => "retired",
     }
 }
 
@@ -523,8 +547,8 @@ fn log_changes(old: &Plan, new: &Plan) {
             info!(
                 name = %server.name,
                 address = %server.address,
-                from = before.map_or("new", |(before, _)| state(before)),
-                to = state(server.state),
+                from = before.map_or("new", |(before, _)| before.as_str()),
+                to = server.state.as_str(),
                 "server"
             );
         }

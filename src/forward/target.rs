@@ -436,7 +436,8 @@ impl Context<'_> {
                 .renew(self.pin_key(), self.transaction(), self.now),
         };
         let server = self.plan.server(pin?.server)?;
-        (server.pool == Some(pool)).then_some(server)
+        // A new transaction has nothing to wait for at a server that is down.
+        (server.pool == Some(pool) && !server.is_down()).then_some(server)
     }
 
     /// The server that a new Call-ID gets, pinned from now on.
@@ -481,11 +482,12 @@ impl Context<'_> {
             PinOutcome::Existing | PinOutcome::Refused => {}
         }
         let pinned = self.plan.server(insertion.pin.server);
-        let server = match pinned.filter(|server| server.pool == Some(index)) {
+        let holds = |server: &&Server| server.pool == Some(index) && !server.is_down();
+        let server = match pinned.filter(holds) {
             Some(server) => server,
             None => {
-                // An earlier transaction of this Call-ID went to another pool; this one goes where
-                // the table now says.
+                // An earlier transaction of this Call-ID went to another pool, or to a server that is
+                // down; this one goes where the table now says.
                 let old = insertion.pin.server;
                 let _moved = self.pins.replace(key, old, new, self.now);
                 chosen

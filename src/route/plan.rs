@@ -7,11 +7,13 @@ use std::sync::Arc;
 use self::build::Builder;
 use super::networks::{AddressMap, Networks, address_key};
 use super::registry::{RegistryError, ServerRegistry};
+use super::standing::{Health, OperatorState, Standing};
 use super::{Action, Direction, Listener, Question, Rule};
 use crate::affinity::Keys;
 use crate::balance::{AffinityKey, Choice, Maglev, StatelessSelect, TableError};
 use crate::config::{Config, Reach, Side};
 use crate::net::{IpAddr, ListenerIndex, Network, PoolIndex, ServerId, ServerIndex, SocketAddr};
+use crate::time::Instant;
 
 /// A server as the decide layers see it.
 #[derive(Clone, Debug)]
@@ -24,13 +26,19 @@ pub struct Server {
     pub name: Box<str>,
     /// Where its SIP port is.
     pub address: SocketAddr,
-    /// What may be sent to it.
+    /// What may be sent to it, as logs and metrics show it.
     pub state: ServerState,
-    /// Whether it answers. Health checks come later; until then every server is up.
-    pub up: bool,
+    /// Whether it answers.
+    pub health: Health,
+    /// What the operator wants of it.
+    pub operator: OperatorState,
+    /// When it came back from being down (slow start).
+    pub returned_at: Option<Instant>,
     /// Its pool, or the one it was last in: `None` if that pool is gone.
     pub pool: Option<PoolIndex>,
     networks: Networks,
+    is_down: bool,
+    takes_calls: bool,
 }
 
 impl Server {
@@ -39,17 +47,63 @@ impl Server {
     pub fn sends_from(&self, address: IpAddr) -> bool {
         self.address.ip() == address || self.networks.contains(address)
     }
+
+    /// Whether it is given up: what waits for its answer need not wait on, and a pin to it holds for
+    /// its transaction only. Requests of its dialogs go there still.
+    ///
+    /// A draining server is not, a disabled one is; a server whose pool has lost too many is not.
+    #[inline]
+    pub fn is_down(&self) -> bool {
+        self.is_down
+    }
+
+    /// Whether it may get new calls: it has weight, is enabled and not down. Whether its priority
+    /// group is the one that gets them, its pool says.
+    #[inline]
+    pub fn takes_calls(&self) -> bool {
+        self.takes_calls
+    }
 }
 
-/// What may be sent to a server.
+/// What may be sent to a server, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerState {
     /// New calls and old ones.
     Active,
-    /// Old calls only: its weight is 0.
+    /// It was down and answers again: old calls only until it has done so often enough.
+    Probing,
+    /// Old calls only: its weight is 0, or the operator drains it.
     Draining,
+    /// It does not answer or does not work.
+    Down,
+    /// The operator has taken it out.
+    Disabled,
     /// No longer configured; pins and tokens still lead there.
     Retired,
+}
+
+impl ServerState {
+    /// All states, in the order of the enum.
+    pub const ALL: [Self; 6] = [
+        Self::Active,
+        Self::Probing,
+        Self::Draining,
+        Self::Down,
+        Self::Disabled,
+        Self::Retired,
+    ];
+
+    /// Name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Probing => "probing",
+            Self::Draining => "draining",
+            Self::Down => "down",
+            Self::Disabled => "disabled",
+            Self::Retired => "retired",
+        }
+    }
 }
 
 /// A farm of servers.
@@ -151,7 +205,7 @@ pub enum PlanError {
 }
 
 impl Plan {
-    /// Builds the snapshot of `config`. On failure `registry` is unchanged.
+    /// Builds the snapshot of `config`, with all servers up. On failure `registry` is unchanged.
     ///
     /// # Errors
     /// What the configuration's own check cannot see: slots and ids of servers.
@@ -160,8 +214,22 @@ impl Plan {
         registry: &mut ServerRegistry,
         keys: &Arc<Keys>,
     ) -> Result<Self, PlanError> {
+        Self::build_standing(config, registry, keys, &Standing::new())
+    }
+
+    /// Builds the snapshot of `config` and of what is known of the servers besides. On failure
+    /// `registry` is unchanged.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_standing(
+        config: &Config,
+        registry: &mut ServerRegistry,
+        keys: &Arc<Keys>,
+        standing: &Standing,
+    ) -> Result<Self, PlanError> {
         let mut known = registry.clone();
-        let plan = Builder::new(config)?.build(&mut known, keys)?;
+        let plan = Builder::new(config, standing)?.build(&mut known, keys)?;
         *registry = known;
         Ok(plan)
     }

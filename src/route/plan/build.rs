@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::super::listener::with_canonical_ip;
 use super::super::networks::{AddressMap, Networks, address_key};
-use super::super::registry::{ServerRegistry, stable_hash};
+use super::super::registry::{ServerRegistry, server_id, stable_hash};
+use super::super::standing::{Health, OperatorState, ServerStanding, Standing};
 use super::super::{Action, KeySource, Listener, Rule};
 use super::{Plan, PlanError, Pool, Rules, Server, ServerState, side_number};
 use crate::affinity::Keys;
@@ -18,6 +19,7 @@ use crate::net::{IpAddr, ListenerIndex, Network, PoolIndex, ServerIndex, SocketA
 struct Membership {
     pool: PoolIndex,
     server: ServerIndex,
+    /// As configured, or what the operator has put in its place.
     weight: u32,
     priority: u8,
 }
@@ -25,11 +27,12 @@ struct Membership {
 /// Collects the parts of a plan.
 pub(super) struct Builder<'c> {
     config: &'c Config,
+    standing: &'c Standing,
     listeners: Box<[Listener]>,
 }
 
 impl<'c> Builder<'c> {
-    pub(super) fn new(config: &'c Config) -> Result<Self, PlanError> {
+    pub(super) fn new(config: &'c Config, standing: &'c Standing) -> Result<Self, PlanError> {
         let count = config.listeners.len();
         if !(1..=LISTENERS_MAX).contains(&count) {
             return Err(PlanError::Count("listeners", count, LISTENERS_MAX));
@@ -44,7 +47,11 @@ impl<'c> Builder<'c> {
             .zip(0_u8..)
             .map(|(listener, index)| Listener::new(ListenerIndex(index), listener))
             .collect();
-        Ok(Self { config, listeners })
+        Ok(Self {
+            config,
+            standing,
+            listeners,
+        })
     }
 
     pub(super) fn build(
@@ -54,7 +61,7 @@ impl<'c> Builder<'c> {
     ) -> Result<Plan, PlanError> {
         let mut members: Vec<Membership> = Vec::new();
         for (pool, index) in self.config.pools.iter().zip(0_u8..) {
-            for server in &pool.servers {
+            for server in self.standing.members(pool) {
                 let networks = if pool.networks.is_empty() {
                     vec![Network::host(server.address.ip())]
                 } else {
@@ -69,12 +76,16 @@ impl<'c> Builder<'c> {
                 members.push(Membership {
                     pool: PoolIndex(index),
                     server: slot,
-                    weight: server.weight,
+                    weight: self
+                        .standing
+                        .of(server_id(&server.name))
+                        .weight
+                        .unwrap_or(server.weight),
                     priority: server.priority,
                 });
             }
         }
-        let servers = servers(self.config, registry, &members);
+        let servers = self.servers(registry, &members);
         let pools = self.pools(&servers, &members, keys)?;
         let mut servers_by_id: Vec<_> = servers
             .iter()
@@ -126,8 +137,7 @@ impl<'c> Builder<'c> {
                 let takes_calls = |member: &&Membership| {
                     let server = servers.get(usize::from(member.server.0));
                     member.pool == PoolIndex(index)
-                        && member.weight > 0
-                        && server.is_some_and(|server| server.up)
+                        && server.is_some_and(|server| server.takes_calls)
                 };
                 let takers = || members.iter().filter(takes_calls);
                 let first = takers().map(|member| member.priority).min();
@@ -266,37 +276,59 @@ impl<'c> Builder<'c> {
         }
         by_side
     }
+
+    fn servers(&self, registry: &ServerRegistry, members: &[Membership]) -> Box<[Server]> {
+        let pool_ids: Vec<u32> = self
+            .config
+            .pools
+            .iter()
+            .map(|pool| stable_hash(&pool.name))
+            .collect();
+        let entries = registry.entries().iter().zip(0_u16..);
+        entries
+            .map(|(entry, slot)| {
+                let index = ServerIndex(slot);
+                let member = members.iter().find(|member| member.server == index);
+                let standing = self.standing.of(entry.id);
+                let state = state(member, &standing);
+                Server {
+                    index,
+                    id: entry.id,
+                    name: entry.name.as_str().into(),
+                    address: with_canonical_ip(entry.address),
+                    state,
+                    health: standing.health,
+                    operator: standing.operator,
+                    returned_at: standing.returned_at,
+                    pool: pool_ids
+                        .iter()
+                        .zip(0_u8..)
+                        .find(|(id, _)| **id == entry.pool)
+                        .map(|(_, pool)| PoolIndex(pool)),
+                    networks: Networks::new(entry.networks.iter().copied()),
+                    is_down: matches!(
+                        state,
+                        ServerState::Down | ServerState::Probing | ServerState::Disabled
+                    ),
+                    takes_calls: state == ServerState::Active,
+                }
+            })
+            .collect()
+    }
 }
 
-fn servers(config: &Config, registry: &ServerRegistry, members: &[Membership]) -> Box<[Server]> {
-    let pool_ids: Vec<u32> = config
-        .pools
-        .iter()
-        .map(|pool| stable_hash(&pool.name))
-        .collect();
-    let entries = registry.entries().iter().zip(0_u16..);
-    entries
-        .map(|(entry, slot)| {
-            let index = ServerIndex(slot);
-            let member = members.iter().find(|member| member.server == index);
-            Server {
-                index,
-                id: entry.id,
-                name: entry.name.as_str().into(),
-                address: with_canonical_ip(entry.address),
-                state: match member {
-                    None => ServerState::Retired,
-                    Some(member) if member.weight == 0 => ServerState::Draining,
-                    Some(_) => ServerState::Active,
-                },
-                up: true,
-                pool: pool_ids
-                    .iter()
-                    .zip(0_u8..)
-                    .find(|(id, _)| **id == entry.pool)
-                    .map(|(_, pool)| PoolIndex(pool)),
-                networks: Networks::new(entry.networks.iter().copied()),
-            }
-        })
-        .collect()
+/// What may be sent to a server. The strongest reason not to send is shown: of a draining server
+/// that is down too, the operator wants to know the latter.
+fn state(member: Option<&Membership>, standing: &ServerStanding) -> ServerState {
+    let Some(member) = member else {
+        return ServerState::Retired;
+    };
+    match (standing.operator, standing.health) {
+        (OperatorState::Disabled, _) => ServerState::Disabled,
+        (_, Health::Down) => ServerState::Down,
+        (_, Health::Probing) => ServerState::Probing,
+        (OperatorState::Draining, Health::Active) => ServerState::Draining,
+        (OperatorState::Enabled, Health::Active) if member.weight == 0 => ServerState::Draining,
+        (OperatorState::Enabled, Health::Active) => ServerState::Active,
+    }
 }
