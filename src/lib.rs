@@ -8,7 +8,7 @@
 //!   admin  generator  neighbor  bpf  datapath              touch the world
 //!        route   forward   balance   affinity              decide, pure
 //!                     capture   clf                        copies for who looks, memory only
-//!                      packet   sip                        bytes, no allocation
+//!                journal   packet   sip                   records to files; bytes, no allocation
 //!     config  limits  time  net  verdict  metrics  publish  plain data
 //!     xsk  sys                                             UMEM, rings, sockets; know frames only
 //! ```
@@ -42,6 +42,7 @@ pub mod publish;
 pub mod time;
 pub mod verdict;
 
+pub mod journal;
 pub mod packet;
 pub mod sip;
 

@@ -229,3 +229,25 @@ pub const CLF_FIELD_LEN_MAX: usize = 255;
 pub const CLF_TEXT_LEN: usize = 9 * CLF_FIELD_LEN_MAX;
 // A record is indexed by four hexadecimal digits, and an escaped byte is three.
 const _: () = assert!(3 * CLF_TEXT_LEN + 1024 < 0xffff);
+
+/// Records of the call log between workers and its writer, which looks every 20 ms: 50,000 calls
+/// a second. Less than 1 MiB, while there is a log.
+pub const CALL_QUEUE_LEN: usize = 1024;
+
+/// Bytes of a Call-ID in the call log; what is longer is cut. As in the common log.
+pub const CALL_ID_LEN_MAX: usize = CLF_FIELD_LEN_MAX;
+
+/// Bytes of a user part in the call log; what is longer is cut. Numbers have 15 digits (E.164) and
+/// names are shorter than those of mail, 64 (RFC 5321 §4.5.3.1.1).
+pub const CALL_USER_LEN_MAX: usize = 64;
+
+/// Servers tried for one call that the call log and the memory of decisions name. Hunting ends
+/// after six seconds; the ninth and later ones take the place of the eighth.
+pub const CALL_ATTEMPTS_MAX: usize = 8;
+
+/// Decisions that are remembered for `ctl explain` unless the configuration says otherwise: 4 MiB,
+/// a minute of 1,000 new calls a second.
+pub const DECISIONS_DEFAULT: usize = 65_536;
+
+/// Decisions that can be remembered: 1 GiB.
+pub const DECISIONS_MAX: usize = 16 << 20;

@@ -16,7 +16,7 @@ const ROWS: &[&[&str]] = &[
     &["limits", "time", "net"],
     &["verdict"],
     &["metrics", "config", "xsk", "sys", "publish"],
-    &["packet", "sip"],
+    &["packet", "sip", "journal"],
     &["affinity", "balance"],
     &["route"],
     // Copies of messages are told apart by the parser and shown with the packet layer's headers;

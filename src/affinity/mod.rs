@@ -1,6 +1,6 @@
 //! What ties the messages of a transaction, a call and a dialog together without remembering them:
-//! four keys, four jobs; the pins for what a changed table would tear apart, and the flows of
-//! clients that have moved.
+//! four keys, four jobs; the pins for what a changed table would tear apart, the flows of clients
+//! that have moved, and the decisions for who asks why.
 //!
 //! | key | made from | carried in | job |
 //! |---|---|---|---|
@@ -27,6 +27,7 @@
 mod answer;
 mod base32;
 mod branch;
+mod decisions;
 mod flows;
 mod keyed_hash;
 mod pins;
@@ -36,6 +37,7 @@ mod via_parameter;
 
 pub use answer::{ANSWER_TAG_LEN, AnswerInput, AnswerTag};
 pub use branch::{ATTEMPTS_MAX, BRANCH_LEN, Branch, BranchInput, MAGIC_COOKIE, SentBy};
+pub use decisions::{Decision, Decisions, Ground, Passage};
 pub use flows::{ClientFlow, FlowNote, MovedFlows};
 pub use pins::{Insertion, NewPin, Pin, PinOutcome, PinUsage, Pins, Transaction};
 pub use route_token::{Binding, Pair, RouteToken, TokenText};

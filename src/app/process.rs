@@ -27,6 +27,7 @@ use crate::clf;
 use crate::config::{self, Config, ConfigError};
 use crate::datapath::Running;
 use crate::forward::{Forwarder, Shared};
+use crate::journal;
 use crate::limits::MOVED_FLOWS_MAX;
 use crate::metrics::WorkerMetrics;
 use crate::net::WorkerIndex;
@@ -57,7 +58,7 @@ pub(super) enum StartError {
     Control(#[from] ControlError),
     /// The common log cannot be opened.
     #[error(transparent)]
-    Log(#[from] clf::OpenError),
+    Log(#[from] journal::OpenError),
     /// The metrics page has no port.
     #[error("metrics.address: cannot serve on {address}: {error}")]
     Metrics {

@@ -15,13 +15,32 @@
 mod format;
 mod record;
 mod sample;
-mod service;
 mod tap;
 #[cfg(test)]
 mod tests;
 
 pub use format::line;
 pub use record::{Field, Record};
-pub use sample::is_sampled;
-pub use service::{Log, OpenError, Prepared, Service};
 pub use tap::Tap;
+
+use crate::journal::{self, Journal};
+use crate::limits::CLF_QUEUE_LEN;
+
+/// The log as workers see it.
+pub type Log = Journal<Record>;
+
+/// The log of the process.
+pub type Service = journal::Service<Record>;
+
+impl Default for Service {
+    fn default() -> Self {
+        Self::new("log.common", CLF_QUEUE_LEN, line)
+    }
+}
+
+impl Service {
+    /// What a worker looks through.
+    pub fn tap(&self) -> Tap {
+        Tap::new(self.follow())
+    }
+}

@@ -1,8 +1,9 @@
 //! The worker's side of the log.
 
+use super::Log;
 use super::record::{Branches, Record, branches};
-use super::sample::{call_id, is_sampled};
-use super::service::Log;
+use super::sample::call_id;
+use crate::journal::is_sampled;
 use crate::net::Flow;
 use crate::publish::Follower;
 use crate::sip::{Kind, Message};

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::journal::is_sampled;
 use crate::limits::{CLF_FIELD_LEN_MAX, CLF_QUEUE_LEN};
 use crate::net::{Flow, ListenerIndex, SocketAddr};
 

@@ -175,6 +175,7 @@ impl Forwarder {
                     keys: plan.keys(),
                     pins: &self.pins,
                     flows: &self.shared.flows,
+                    decisions: &self.shared.decisions,
                     metrics: &self.metrics,
                     message: &self.message,
                     bytes,

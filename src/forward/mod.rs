@@ -15,7 +15,7 @@
 //! | `client`, `path` | clients behind a NAT: RFC 3327, RFC 5626 §5 |
 //! | `response` | §16.11 responses, §18.2.2 |
 //! | `rejection`, `answer`, `budget` | §8.2.6, §8.2.7, §11.2 answers of our own |
-//! | `explain` | nothing: tells why, for tools |
+//! | `explain`, `note` | nothing: tell why, for tools |
 //!
 //! What needs a transaction (forking, timers, own retransmissions) is not here.
 
@@ -24,6 +24,7 @@ mod budget;
 mod client;
 mod explain;
 mod hop;
+mod note;
 mod path;
 mod record_route;
 mod rejection;
@@ -48,7 +49,7 @@ use self::rejection::{Rejection, Reply};
 use self::request::Decision;
 use self::route_set::RouteSet;
 pub use self::shared::Shared;
-use crate::affinity::{CallIdHash, Keys, MovedFlows, Pins};
+use crate::affinity::{CallIdHash, Decisions, Keys, MovedFlows, Pins};
 use crate::metrics::WorkerMetrics;
 use crate::net::{Flow, IpAddr, ListenerIndex, WorkerIndex};
 use crate::packet::{Buffer, EditList};
@@ -78,6 +79,7 @@ struct Context<'a> {
     keys: &'a Keys,
     pins: &'a Pins,
     flows: &'a MovedFlows,
+    decisions: &'a Decisions,
     metrics: &'a WorkerMetrics,
     message: &'a Message,
     bytes: &'a [u8],
@@ -177,6 +179,7 @@ impl Forwarder {
             keys: plan.keys(),
             pins: &self.pins,
             flows: &self.shared.flows,
+            decisions: &self.shared.decisions,
             metrics: &self.metrics,
             message: &self.message,
             bytes,

@@ -12,7 +12,7 @@ use super::route_set::RouteSet;
 use super::via::is_forbidden;
 use super::{Context, Rejection, pin_key};
 use crate::affinity::{
-    CallIdHash, ClientFlow, Mode, NewPin, Pin, PinOutcome, Transaction, home_worker,
+    CallIdHash, ClientFlow, Ground, Mode, NewPin, Pin, PinOutcome, Transaction, home_worker,
 };
 use crate::balance::AffinityKey;
 use crate::config::Side;
@@ -448,22 +448,33 @@ impl Context<'_> {
         pool: &Pool,
         key: &KeySource,
     ) -> Result<&Server, Rejection> {
-        let chosen = match self.server_of_named_dialog(pool, key) {
-            Some(server) => server,
+        let by = key.of(
+            self.keys,
+            self.call_id,
+            self.message,
+            self.bytes,
+            &routes.request_uri.uri,
+            self.flow.peer.ip(),
+        );
+        let (chosen, ground) = match self.server_of_named_dialog(pool, key) {
+            Some(server) => (Some(server), Ground::NamedDialog),
             None => {
-                let key = key.of(
-                    self.keys,
-                    self.call_id,
-                    self.message,
-                    self.bytes,
-                    &routes.request_uri.uri,
-                    self.flow.peer.ip(),
-                );
-                let chosen = pool.select(key).ok_or(Rejection::NoServer)?;
-                self.plan.server(chosen).ok_or(Rejection::NoServer)?
+                let chosen = pool.select(by);
+                (
+                    chosen.and_then(|chosen| self.plan.server(chosen)),
+                    Ground::Table,
+                )
             }
         };
-        if !self.plan.rules.pins || self.follows() {
+        if self.follows() {
+            return chosen.ok_or(Rejection::NoServer);
+        }
+        let Some(chosen) = chosen else {
+            self.note(index, key, by, ground, None);
+            return Err(Rejection::NoServer);
+        };
+        if !self.plan.rules.pins {
+            self.note(index, key, by, ground, Some(chosen.index));
             return Ok(chosen);
         }
         let new = NewPin {
@@ -471,8 +482,7 @@ impl Context<'_> {
             mode: Mode::Stateless,
             transaction: self.transaction(),
         };
-        let key = self.pin_key();
-        let insertion = self.pins.insert(key, new, self.now);
+        let insertion = self.pins.insert(self.pin_key(), new, self.now);
         match insertion.outcome {
             PinOutcome::Made => self.metrics.pins_made.increment(),
             PinOutcome::Evicted => {
@@ -489,10 +499,15 @@ impl Context<'_> {
                 // An earlier transaction of this Call-ID went to another pool, or to a server that is
                 // down; this one goes where the table now says.
                 let old = insertion.pin.server;
-                let _moved = self.pins.replace(key, old, new, self.now);
+                let _moved = self.pins.replace(self.pin_key(), old, new, self.now);
                 chosen
             }
         };
+        let ground = match server.index == chosen.index {
+            true => ground,
+            false => Ground::Pin,
+        };
+        self.note(index, key, by, ground, Some(server.index));
         self.metrics.server(server.index).selected.increment();
         Ok(server)
     }

@@ -163,6 +163,8 @@ pub struct Rules {
 /// The snapshot.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// Its number in the process's life, its low 32 bits; 0 until it is published.
+    pub version: u32,
     /// Number of this node.
     pub node: u8,
     /// SIP rules with a choice.

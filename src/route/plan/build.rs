@@ -97,6 +97,7 @@ impl<'c> Builder<'c> {
         by_age.sort_by_key(|server| server.state == ServerState::Retired);
         let table = self.table()?;
         Ok(Plan {
+            version: 0,
             node: self.config.node,
             rules: self.rules(),
             asks_for_own_domain: table.iter().any(Rule::asks_for_own_domain),

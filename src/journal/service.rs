@@ -1,4 +1,4 @@
-//! The log as the process has it: the queue, the file, and the thread between them.
+//! A log as the process has it: the queue, the file, and the thread between them.
 //!
 //! A change is made in two steps, so that a reload takes it whole or not at all: [`Service::prepare`]
 //! opens the file and may fail, [`Service::commit`] cannot.
@@ -15,61 +15,65 @@ use std::time::Duration;
 use crossbeam::queue::ArrayQueue;
 use tracing::{error, info};
 
-use super::format;
-use super::record::Record;
-use super::tap::Tap;
-use crate::limits::CLF_QUEUE_LEN;
-use crate::publish::Published;
+use crate::publish::{Follower, Published};
 
 /// How often the queue is looked at: workers wake nobody.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Bytes of lines that are written at once.
 const PIECE: usize = 64 * 1024;
 
-/// The log cannot be opened.
+/// A log cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("log.common: {}: {error}", path.display())]
+#[error("{key}: {}: {error}", path.display())]
 pub struct OpenError {
+    key: &'static str,
     path: PathBuf,
     error: io::Error,
 }
 
-/// Numbers about the log.
+/// Appends what a record looks like in the file.
+type Format<R> = dyn Fn(&R, &mut Vec<u8>) + Send + Sync;
+
+/// Numbers about a log.
 #[derive(Debug, Default)]
 struct Counts {
     written: AtomicU64,
     lost: AtomicU64,
 }
 
-/// What workers see of the log.
+/// What workers see of a log.
 #[derive(Debug)]
-pub struct Log {
+pub struct Journal<R> {
     sample: AtomicU32,
-    queue: ArrayQueue<Record>,
+    queue: ArrayQueue<R>,
     counts: Arc<Counts>,
 }
 
-impl Log {
+impl<R: Clone> Journal<R> {
     /// One of how many calls is logged.
     #[inline]
-    pub(super) fn sample(&self) -> u32 {
+    pub fn sample(&self) -> u32 {
         self.sample.load(Ordering::Relaxed)
     }
 
-    /// Adds a record. A full queue loses it.
-    pub(super) fn add(&self, record: &Record) {
+    /// Adds a record. A full queue loses it. Does not block, does not allocate.
+    pub fn add(&self, record: &R) {
         if self.queue.push(record.clone()).is_err() {
             self.counts.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// The log of the process.
-#[derive(Debug, Default)]
-pub struct Service {
-    published: Published<Log>,
+/// A log of the process.
+pub struct Service<R> {
+    /// The configuration's key, for messages.
+    key: &'static str,
+    /// Records between workers and writer.
+    queue_len: usize,
+    format: Arc<Format<R>>,
+    published: Published<Journal<R>>,
     counts: Arc<Counts>,
-    writer: Mutex<Option<Writer>>,
+    writer: Mutex<Option<Writer<R>>>,
 }
 
 /// A file that is open, or the wish for none.
@@ -77,24 +81,41 @@ pub struct Service {
 pub struct Prepared(Option<(File, PathBuf, u32)>);
 
 /// The thread that writes, and what it is told.
-#[derive(Debug)]
-struct Writer {
-    shared: Arc<Shared>,
+struct Writer<R> {
+    shared: Arc<Shared<R>>,
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    log: Arc<Log>,
+struct Shared<R> {
+    key: &'static str,
+    format: Arc<Format<R>>,
+    log: Arc<Journal<R>>,
     /// The file to write from now on.
     next: Mutex<Option<(File, PathBuf)>>,
     stop: AtomicBool,
 }
 
-impl Service {
-    /// What a worker looks through.
-    pub fn tap(&self) -> Tap {
-        Tap::new(self.published.follow())
+impl<R: Clone + Send + 'static> Service<R> {
+    /// The log that the configuration's `key` asks for, off yet. While it is on, `queue_len` records
+    /// lie in memory.
+    pub fn new(
+        key: &'static str,
+        queue_len: usize,
+        format: impl Fn(&R, &mut Vec<u8>) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            key,
+            queue_len,
+            format: Arc::new(format),
+            published: Published::new(),
+            counts: Arc::default(),
+            writer: Mutex::new(None),
+        }
+    }
+
+    /// The view of one worker.
+    pub fn follow(&self) -> Follower<Journal<R>> {
+        self.published.follow()
     }
 
     /// Opens the log's file, made with mode 0640 if it is not there; it is appended to.
@@ -111,6 +132,7 @@ impl Service {
             .mode(0o640)
             .open(path)
             .map_err(|error| OpenError {
+                key: self.key,
                 path: path.to_owned(),
                 error,
             })?;
@@ -134,12 +156,18 @@ impl Service {
                 writer.shared.put(file, path);
             }
             none => {
-                let log = Arc::new(Log {
+                let log = Arc::new(Journal {
                     sample: AtomicU32::new(sample),
-                    queue: ArrayQueue::new(CLF_QUEUE_LEN),
+                    queue: ArrayQueue::new(self.queue_len),
                     counts: self.counts.clone(),
                 });
-                *none = Some(Writer::start(log.clone(), file, path)?);
+                *none = Some(Writer::start(Shared {
+                    key: self.key,
+                    format: self.format.clone(),
+                    log: log.clone(),
+                    next: Mutex::new(Some((file, path))),
+                    stop: AtomicBool::new(false),
+                })?);
                 self.published.set(Some(log));
             }
         }
@@ -160,13 +188,18 @@ impl Service {
         )
     }
 
+    /// Whether there is a log.
+    pub fn is_on(&self) -> bool {
+        self.published.current().is_some()
+    }
+
     /// Frees the memory of logs that have ended.
     pub fn reap(&self) {
         self.published.reap();
     }
 }
 
-impl Shared {
+impl<R> Shared<R> {
     fn put(&self, file: File, path: PathBuf) {
         *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some((file, path));
     }
@@ -193,7 +226,7 @@ impl Shared {
                 while lines.len() < PIECE
                     && let Some(record) = self.log.queue.pop()
                 {
-                    format::line(&record, &mut lines);
+                    (self.format)(&record, &mut lines);
                     count += 1;
                 }
                 if count == 0 {
@@ -206,13 +239,13 @@ impl Shared {
                     Ok(()) => {
                         self.log.counts.written.fetch_add(count, Ordering::Relaxed);
                         if core::mem::take(&mut broken) {
-                            info!("log.common: {}: written again", path.display());
+                            info!("{}: {}: written again", self.key, path.display());
                         }
                     }
                     Err(error) => {
                         self.log.counts.lost.fetch_add(count, Ordering::Relaxed);
                         if !core::mem::replace(&mut broken, true) {
-                            error!("log.common: {}: {error}", path.display());
+                            error!("{}: {}: {error}", self.key, path.display());
                         }
                     }
                 }
@@ -225,13 +258,9 @@ impl Shared {
     }
 }
 
-impl Writer {
-    fn start(log: Arc<Log>, file: File, path: PathBuf) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            log,
-            next: Mutex::new(Some((file, path))),
-            stop: AtomicBool::new(false),
-        });
+impl<R: Send + 'static> Writer<R> {
+    fn start(shared: Shared<R>) -> io::Result<Self> {
+        let shared = Arc::new(shared);
         let thread = thread::Builder::new()
             .name("viaduct-log".to_owned())
             .spawn({
@@ -245,7 +274,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl<R> Drop for Writer<R> {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {

@@ -1,0 +1,49 @@
+//! What is remembered of a choice, for who asks later why a call went where it went.
+
+use super::Context;
+use crate::affinity::{Decision, Ground, Passage};
+use crate::balance::AffinityKey;
+use crate::net::{PoolIndex, ServerIndex};
+use crate::route::{Action, Direction, KeySource};
+
+impl Context<'_> {
+    /// Which passage of its call a request belongs to.
+    pub(super) fn passage(&self) -> Passage {
+        Passage {
+            call_id: self.call_id,
+            listener: self.flow.listener,
+            from_farm: self.direction == Direction::Farm,
+        }
+    }
+
+    /// Remembers which server of a pool a new call got by the rule that `source` stands in, or that
+    /// none took new calls.
+    pub(super) fn note(
+        &self,
+        pool: PoolIndex,
+        source: &KeySource,
+        key: AffinityKey,
+        ground: Ground,
+        server: Option<ServerIndex>,
+    ) {
+        if !self.decisions.is_on() {
+            return;
+        }
+        let is_met = |action: &Action| match action {
+            Action::Pool { key, .. } => core::ptr::eq(key, source),
+            _ => false,
+        };
+        let mut rules = self.plan.rules().iter();
+        let rule = rules.position(|rule| is_met(&rule.action));
+        self.decisions.note(&Decision {
+            passage: self.passage(),
+            key: key.0,
+            at: self.now,
+            plan: self.plan.version,
+            rule: rule.and_then(|rule| u16::try_from(rule).ok()),
+            pool,
+            ground,
+            tried: server.into_iter().collect(),
+        });
+    }
+}
