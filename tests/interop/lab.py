@@ -6,7 +6,6 @@ Everything made here is removed at the end of the `with` block, also on an excep
 import ctypes
 import os
 import pathlib
-import re
 import signal
 import socket
 import subprocess
@@ -16,6 +15,9 @@ import time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+import metrics_page  # noqa: E402
+
 # A binary that is already built, for instance a debug build; else the release build of this tree.
 VIADUCT = pathlib.Path(os.environ.get("VIADUCT_BINARY", ROOT / "target/release/viaduct"))
 METRICS_PORT = 19464
@@ -83,9 +85,12 @@ class Lab:
 
     # ---- life ----------------------------------------------------------------------------------
 
-    def __enter__(self):
+    def open_folder(self):
         self.folder = tempfile.TemporaryDirectory(prefix="viaduct-")
         self.path = pathlib.Path(self.folder.name)
+
+    def __enter__(self):
+        self.open_folder()
         try:
             subprocess.run([ROOT / "scripts/lab", "up", self.prefix, "--arms", str(self.arms),
                             "--servers", str(self.count), "--queues", str(self.queues)], check=True)
@@ -228,15 +233,11 @@ class Lab:
             url = f"http://127.0.0.1:{METRICS_PORT}/metrics"
             with urllib.request.urlopen(url, timeout=5) as page:
                 return page.read().decode()
-        sample = re.compile(r"^viaduct_(\w+)(?:\{(.*)\})? ([0-9.eE+-]+)$")
-        label = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-        found = (sample.match(line) for line in self.inside(namespace, fetch).splitlines())
-        return [(m[1], dict(label.findall(m[2] or "")), float(m[3])) for m in found if m]
+        return metrics_page.samples(self.inside(namespace, fetch))
 
     def total(self, name, namespace="lb", **labels):
         """Sum of a metric over all labels but those given."""
-        return int(sum(value for metric, has, value in self.metrics(namespace)
-                       if metric == name and all(has.get(k) == v for k, v in labels.items())))
+        return metrics_page.total(self.metrics(namespace), name, **labels)
 
     def log(self, name, lines=40):
         try:
@@ -278,8 +279,7 @@ class Lab:
         return {name: int(value) for name, _, value in self.metrics() if name.startswith(names) and value}
 
     def drops(self):
-        return {labels["reason"]: int(value) for name, labels, value in self.metrics()
-                if name == "drops_total" and value}
+        return metrics_page.by_label(self.metrics(), "drops_total", "reason")
 
 
 def main(runs):
