@@ -21,6 +21,7 @@ import metrics_page  # noqa: E402
 # A binary that is already built, for instance a debug build; else the release build of this tree.
 VIADUCT = pathlib.Path(os.environ.get("VIADUCT_BINARY", ROOT / "target/release/viaduct"))
 METRICS_PORT = 19464
+OLD = "FIELD_OLD" in os.environ
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 
@@ -43,7 +44,13 @@ def build():
 
 
 class Lab:
-    """Namespaces `client`, `lb`, `server1..n`, and one viaduct in `lb`."""
+    """Namespaces `client`, `lb`, `server1..n`, and one viaduct in `lb`.
+
+    Without `stateful` every method passes stateless, INVITE too; with it the listeners have their
+    default: INVITE has a transaction.
+    """
+
+    stateful = False
 
     def __init__(self, family=4, arms=1, servers=3, queues=1, mode="native", extra="", workers=None):
         self.family, self.arms, self.count = family, arms, servers
@@ -182,9 +189,10 @@ class Lab:
                  "[metrics]", f'address = "127.0.0.1:{METRICS_PORT}"']
         if self.workers:
             lines += ["[workers]", f"count = {self.workers}"]
-        lines += ["[[listeners]]", 'name = "clients"', f'address = "{self.bracket(self.vip)}:5060"', listeners_extra]
+        methods = [] if self.stateful or OLD else ["stateful = []"]
+        lines += ["[[listeners]]", 'name = "clients"', f'address = "{self.bracket(self.vip)}:5060"', *methods, listeners_extra]
         if self.arms == 2:
-            lines += ["[[listeners]]", 'name = "farm"', 'side = "farm"',
+            lines += ["[[listeners]]", 'name = "farm"', 'side = "farm"', *methods,
                       f'address = "{self.bracket(self.farm_address)}:5060"']
         lines += ["[[pools]]", 'name = "farm"', pool_extra]
         for name in names:

@@ -9,6 +9,8 @@ viaduct sent against what RFC 3261 §16 leaves it to do:
   is forwarded once; a response likewise with one Via less;
 * what has no twin is an answer of our own, to a request that came in, and not longer than it;
 * INVITE, CANCEL and the ACK of a refusal have one branch and one destination.
+
+Where INVITE has a transaction, its messages are held against what `oracle_stateful.py` says instead.
 """
 
 import collections
@@ -18,29 +20,30 @@ import re
 import subprocess
 import time
 
+import oracle_stateful
 from lab import check
 
 FIELDS = ["frame.number", "frame.interface_name", "eth.src", "ip.src", "ipv6.src", "ip.dst", "ipv6.dst", "udp.dstport", "ip.checksum.status",
           "udp.checksum.status", "_ws.malformed", "_ws.expert.severity", "_ws.expert.message", "sip.Request-Line",
           "sip.Status-Line", "sip.Via", "sip.Call-ID", "sip.CSeq", "sip.Max-Forwards",
-          "udp.length", "udp.payload"]
+          "udp.length", "udp.payload", "frame.time_epoch", "sip.to.tag"]
 CHECKSUM_BAD = "0"
 EXPERT_ERROR = 0x800000
 Frame = collections.namedtuple("Frame", "number port source peer target checksums malformed experts start vias branches call "
-                                        "cseq hops length body")
+                                        "cseq hops length body time tag payload")
 
 
 class Judge:
     """What an oracle found out."""
 
     def __init__(self):
-        self.seen = self.requests = self.responses = self.own = 0
+        self.seen = self.requests = self.responses = self.own = self.transactions = self.attempts = 0
         # Address of a peer: [bytes of UDP to viaduct, bytes from viaduct].
         self.traffic = collections.defaultdict(lambda: [0, 0])
 
     def __str__(self):
         return (f"tshark: {self.seen} messages sent by viaduct, {self.requests} requests and {self.responses} "
-                f"responses with their twins, {self.own} own answers")
+                f"responses with their twins, {self.own} of its own, {self.transactions} INVITE transactions in {self.attempts} attempts")
 
 
 @contextlib.contextmanager
@@ -99,7 +102,8 @@ def read(path):
              if int(severity) >= EXPERT_ERROR],
             row["sip.Request-Line"] or row["sip.Status-Line"], many["sip.Via"], branches(many["sip.Via"]),
             row["sip.Call-ID"].split("\x1e")[0], row["sip.CSeq"].split("\x1e")[0], row["sip.Max-Forwards"].split("\x1e")[0],
-            int(row["udp.length"].split("\x1e")[0] or 0), hashlib.sha256(body).digest())
+            int(row["udp.length"].split("\x1e")[0] or 0), hashlib.sha256(body).digest(),
+            float(row["frame.time_epoch"]), row["sip.to.tag"].split("\x1e")[0], hashlib.sha256(payload).digest())
 
 
 def branches(vias):
@@ -124,6 +128,8 @@ def hold(frames, own, judge, messages):
         check(frame.start, f"frame {frame.number} is not SIP: {frame}")
         check(not frame.malformed and not frame.experts, f"frame {frame.number}: {frame.experts or 'malformed'}: {frame}")
         check(len(frame.branches) >= len(frame.vias), f"frame {frame.number}: a Via without a branch: {frame.vias}")
+    transactions, sent, came = oracle_stateful.split(sent, came)
+    oracle_stateful.hold(transactions, judge)
     requests = collections.defaultdict(collections.deque)
     responses = collections.Counter()
     for frame in came:

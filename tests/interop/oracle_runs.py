@@ -6,6 +6,7 @@ it.
 
 import socket
 import struct
+import time
 
 from conservation_runs import words
 from lab import Failure, Lab, check, main
@@ -39,7 +40,8 @@ def response(code, *branches, extra=b""):
 
 
 def judged(lab, *frames):
-    """What the oracle says about frames (sent by the balancer?, payload, what is wrong with its sum)."""
+    """What the oracle says about frames (sent by the balancer?, payload, what is wrong with its sum)
+    and pauses between them."""
     sockets = {}
     for name in ("lb", "client"):
         def make():
@@ -49,7 +51,11 @@ def judged(lab, *frames):
         sockets[name] = lab.inside(name, make)
     try:
         with oracle(lab) as judge:
-            for sent, payload, *wrong in frames:
+            for entry in frames:
+                if isinstance(entry, float):
+                    time.sleep(entry)
+                    continue
+                sent, payload, *wrong = entry
                 sockets["lb" if sent else "client"].send(frame(lab, payload, sent, *wrong))
         return str(judge)
     except Failure as failure:
@@ -66,7 +72,7 @@ def faults():
     cases = {
         "1 requests and 2 responses": [came, (True, forwarded), (False, response(180, "x", "a")), (True, response(180, "a")),
                                        (False, response(200, "x", "a")), (True, response(200, "a"))],
-        "1 own answers": [came, (True, response(486, "a"))],
+        "1 of its own": [came, (True, response(486, "a"))],
         "forwarded twice: ": [came, (True, response(486, "a")), (True, response(486, "a"))],
         "wrong checksum": [came, (True, forwarded, 1)],
         "not SIP": [(True, b"\0\1\2\3")],
@@ -80,12 +86,59 @@ def faults():
         "nobody sent or asked for": [came, (True, forwarded), (False, response(200, "x", "a")), (True, response(200, "b"))],
         "longer than its request": [came, (True, response(486, "a", extra=b"Subject: " + b"x" * 100 + b"\r\n"))],
     }
+    hold_all(cases)
+    return f"{len(cases)} cases"
+
+
+def transaction_faults():
+    """The same for INVITE with a transaction of viaduct's own."""
+    invite, forwarded, again = request("INVITE", "a"), request("INVITE", "t0x", "a", hops=69), request("INVITE", "t1x", "a", hops=69)
+    begin = [(False, invite), (True, response(100, "a")), (True, forwarded)]
+    ringing = [*begin, (False, response(180, "t0x", "a"))]
+    tagged = b"To: <sip:bob@198.18.0.1>;tag=s"
+
+    def answer(code, *branches, sent=False, tag=tagged):
+        return sent, response(code, *branches).replace(b"To: <sip:bob@198.18.0.1>", tag)
+
+    def own(method, branch, tag=tagged):
+        return True, request(method, branch).replace(b"To: <sip:bob@198.18.0.1>", tag)
+
+    refused = [*begin, answer(486, "t0x", "a")]
+    acknowledged = [*refused, own("ACK", "t0x")]
+    cases = {
+        "1 INVITE transactions": [*acknowledged, answer(486, "a", sent=True), (False, request("ACK", "a"))],
+        "1 INVITE transactions ": [*ringing, (True, response(180, "a")), (False, request("CANCEL", "a")), (True, request("CANCEL", "a").replace(
+            b"CANCEL sip:bob@198.18.0.1 SIP/2.0", b"SIP/2.0 200 OK").replace(b"Max-Forwards: 70\r\n", b"")), own("CANCEL", "t0x")],
+        "1 INVITE transactions  ": [*begin, (True, forwarded), answer(200, "t0x", "a"), answer(200, "a", sent=True)],
+        "two INVITEs of one branch differ": [*begin, (True, forwarded.replace(b"From: <sip:a@", b"From: <sip:b@"))],
+        "INVITE repeated after an answer": [*ringing, 0.1, (True, forwarded)],
+        "with another tag": [*refused, own("ACK", "t0x", tagged + b"2")],
+        "ACK without a refusal": [*ringing, own("ACK", "t0x")],
+        "not acknowledged": refused,
+        "that was not acknowledged": [*refused, (True, request("ACK", "t0x", "a", hops=69).replace(b"To: <sip:bob@198.18.0.1>", tagged))],
+        "CANCEL before a provisional answer": [*begin, (False, request("CANCEL", "a")), own("CANCEL", "t0x")],
+        "a server was tried twice": [*acknowledged, (True, again)],
+        "no answer within": [(False, invite), 0.3, (True, forwarded), (True, response(100, "a"))],
+        "that no server sent": [*ringing, answer(183, "a", sent=True)],
+        "times 180": [*ringing, (True, response(180, "a")), (True, response(180, "a"))],
+        "486 after a 2xx": [*begin, answer(200, "t0x", "a"), answer(200, "a", sent=True), answer(486, "a", sent=True)],
+        "two refusals": [*acknowledged, answer(486, "a", sent=True), answer(487, "a", sent=True)],
+        "0 forwarded": [*begin, answer(200, "t0x", "a")],
+        "3 times 2xx": [*begin, *[answer(200, "t0x", "a")] * 3, *[answer(200, "a", sent=True)] * 2],
+        "1 answers to 0 CANCELs": [*ringing, (True, request("CANCEL", "a").replace(
+            b"CANCEL sip:bob@198.18.0.1 SIP/2.0", b"SIP/2.0 200 OK").replace(b"Max-Forwards: 70\r\n", b""))],
+    }
+    hold_all(cases)
+    return f"{len(cases)} cases"
+
+
+def hold_all(cases):
+    """Each case's frames, and what the oracle must say about them."""
     with Lab() as lab:
         for text, frames in cases.items():
             said = judged(lab, *frames)
             check(text.strip() in said, f"expected '{text}', the oracle says: {said}")
-    return f"{len(cases)} cases"
 
 
 if __name__ == "__main__":
-    raise SystemExit(main({"faults": faults}))
+    raise SystemExit(main({"faults": faults, "transaction-faults": transaction_faults}))
