@@ -21,7 +21,6 @@ import metrics_page  # noqa: E402
 # A binary that is already built, for instance a debug build; else the release build of this tree.
 VIADUCT = pathlib.Path(os.environ.get("VIADUCT_BINARY", ROOT / "target/release/viaduct"))
 METRICS_PORT = 19464
-OLD = "FIELD_OLD" in os.environ
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 
@@ -46,8 +45,7 @@ def build():
 class Lab:
     """Namespaces `client`, `lb`, `server1..n`, and one viaduct in `lb`.
 
-    Without `stateful` every method passes stateless, INVITE too; with it the listeners have their
-    default: INVITE has a transaction.
+    With `stateful` INVITE has a transaction, as is the default; without it every method passes stateless.
     """
 
     stateful = False
@@ -189,7 +187,7 @@ class Lab:
                  "[metrics]", f'address = "127.0.0.1:{METRICS_PORT}"']
         if self.workers:
             lines += ["[workers]", f"count = {self.workers}"]
-        methods = [] if self.stateful or OLD else ["stateful = []"]
+        methods = []
         lines += ["[[listeners]]", 'name = "clients"', f'address = "{self.bracket(self.vip)}:5060"', *methods, listeners_extra]
         if self.arms == 2:
             lines += ["[[listeners]]", 'name = "farm"', 'side = "farm"', *methods,

@@ -16,22 +16,24 @@ from ua import Ua, answer, establish, expect, nothing, transact
 PORTS = ("20000-20999", "30000-30999")
 
 
-def masquerade(lab, ports):
+def masquerade(lab, ports, nat="nat"):
     """The router's source NAT from now on; what it remembers is forgotten."""
-    lab.command("nat", "nft", "flush ruleset")
-    lab.command("nat", "nft", "add table ip nat; add chain ip nat out { type nat hook postrouting priority 100; }; "
+    lab.command(nat, "nft", "flush ruleset")
+    lab.command(nat, "nft", "add table ip nat; add chain ip nat out { type nat hook postrouting priority 100; }; "
                 f'add rule ip nat out oifname "eth0" ip protocol udp masquerade to :{ports}')
-    lab.run("nat", ["conntrack", "-F"], 5)
+    lab.run(nat, ["conntrack", "-F"], 5)
 
 
-def home(lab):
-    """A home behind a NAT: namespaces `nat` and `home`."""
-    lab.add("nat", "br-out", "198.18.3.1/16")
-    lab.add("nat", "br-home", "198.19.200.1/24")
-    lab.add("home", "br-home", "198.19.200.2/24")
-    lab.command("home", "ip", "route", "add", "default", "via", "198.19.200.1")
-    lab.command("nat", "sysctl", "-qw", "net.ipv4.ip_forward=1")
-    masquerade(lab, PORTS[0])
+def home(lab, number=""):
+    """A home behind a NAT: namespaces `nat` and `home`, or `nat2` and `home2` …; its address."""
+    nat, place, inside = f"nat{number}", f"home{number}", f"198.19.20{number or 0}"
+    lab.add(nat, "br-out", f"198.18.3.{number or 1}/16")
+    lab.add(nat, f"br-home{number}", f"{inside}.1/24")
+    lab.add(place, f"br-home{number}", f"{inside}.2/24")
+    lab.command(place, "ip", "route", "add", "default", "via", f"{inside}.1")
+    lab.command(nat, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    masquerade(lab, PORTS[0], nat)
+    return f"{inside}.2"
 
 
 @contextlib.contextmanager

@@ -32,10 +32,13 @@ class Phone:
     def __init__(self, lab, namespace, ip, account):
         self.lab, self.namespace, self.ip = lab, namespace, ip
         folder = lab.path / f"phone-{namespace}"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "config").write_text(CONFIG.format(host=lab.bracket(ip), port=PORT))
         (folder / "accounts").write_text(account + "\n")
         (folder / "contacts").write_text("")
+        self.file = lab.path / f"phone-{namespace}.log"
+        # A phone that was here before has written into the same file.
+        self.since = self.file.stat().st_size if self.file.exists() else 0
         self.process = lab.popen(namespace, ["baresip", "-f", folder, "-6" if ":" in ip else "-4", "-s", "-n", "eth0"],
                                  f"phone-{namespace}.log")
         self.data, self.events = b"", []
@@ -52,8 +55,11 @@ class Phone:
     def _connect():
         return socket.create_connection(("127.0.0.1", PORT), 2)
 
+    def said(self):
+        return self.file.read_bytes()[self.since:].decode(errors="replace")
+
     def log(self):
-        return self.lab.log(f"phone-{self.namespace}.log", 60)
+        return "\n".join(self.said().splitlines()[-60:])
 
     def close(self):
         self.socket.close()
@@ -69,7 +75,7 @@ class Phone:
     def registered(self, seconds=6):
         """Waits for its registration, which may be older than the control connection."""
         end = time.monotonic() + seconds
-        while "1 binding]" not in self.log():
+        while "1 binding]" not in self.said():
             check(time.monotonic() < end, f"{self.namespace} is not registered:\n{self.log()}")
             time.sleep(0.05)
 
