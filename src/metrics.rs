@@ -74,7 +74,7 @@ pub struct WorkerMetrics {
     pub xdp_in: Counter,
     /// Frames handed to a TX ring.
     pub xdp_out: Counter,
-    /// Datagrams received by a kernel socket.
+    /// Datagrams received by a kernel socket, own ones that came back as unreachable included.
     pub kernel_in: Counter,
     /// Datagrams sent by a kernel socket.
     pub kernel_out: Counter,
@@ -116,6 +116,8 @@ pub struct WorkerMetrics {
     pub sleeps: Counter,
     /// Snapshots of the configuration picked up.
     pub snapshots: Counter,
+    /// ICMP errors for datagrams of ours.
+    pub icmp: IcmpMetrics,
     /// By listener.
     pub listeners: Box<[ListenerMetrics]>,
     /// By server slot.
@@ -137,6 +139,15 @@ pub struct XskMetrics {
     pub tx_invalid: Counter,
 }
 
+/// ICMP errors for datagrams sent from a listener's address.
+#[derive(Debug, Default)]
+pub struct IcmpMetrics {
+    /// Those that say it did not arrive; each is a datagram in `kernel_in`, too.
+    pub unreachable: Counter,
+    /// All others, as TTL exceeded (RFC 3261 §18.4).
+    pub ignored: Counter,
+}
+
 /// Counters of one listener on one worker.
 #[derive(Debug, Default)]
 pub struct ListenerMetrics {
@@ -155,6 +166,8 @@ pub struct ServerMetrics {
     pub selected: Counter,
     /// Requests received from it.
     pub requests_in: Counter,
+    /// Requests sent to it that came back as unreachable, as a verified ICMP error says or the kernel.
+    pub unreachable: Counter,
     /// Responses received from it by class.
     pub responses: [Counter; STATUS_CLASSES.len()],
 }
@@ -189,6 +202,7 @@ impl WorkerMetrics {
             xsk: XskMetrics::default(),
             sleeps: Counter::default(),
             snapshots: Counter::default(),
+            icmp: IcmpMetrics::default(),
             listeners: (0..LISTENERS_MAX)
                 .map(|_| ListenerMetrics::default())
                 .collect(),

@@ -121,6 +121,15 @@ drop_reasons! {
     /// The branch carries the stateful mark and there is no such transaction (RFC 6026 §7.3).
     ResponseStray = "response_stray",
 
+    // ---- datagrams of ours that did not arrive ----
+    /// An own datagram that did not arrive, or the part of it that an ICMP error quotes; a server's
+    /// requests of this kind are counted as its own (RFC 3261 §18.4).
+    Unreachable = "unreachable",
+    /// An ICMP error whose quote does not bear our MAC: forged, or quoted wrong.
+    UnreachableForged = "unreachable_forged",
+    /// An ICMP error that quotes too little of a request to know whether it was ours.
+    UnreachableCut = "unreachable_cut",
+
     // ---- capacity ----
     /// The message would not fit its buffer after editing.
     NoRoom = "no_room",
@@ -130,7 +139,7 @@ drop_reasons! {
     HandOverFull = "hand_over_full",
     /// The TX ring of the egress interface is full.
     TxRingFull = "tx_ring_full",
-    /// The kernel refused to send (socket buffer full, unreachable, message too long).
+    /// The kernel refused to send (socket buffer full, message too long, forbidden by a firewall).
     KernelSend = "kernel_send",
     /// No interface or socket leads to the destination.
     NoEgress = "no_egress",

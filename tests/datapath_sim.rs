@@ -180,7 +180,7 @@ fn one_unreachable_peer_costs_only_its_own_datagram() {
     lab.deliver(0, 10, b"echo");
     lab.settle();
     assert_eq!(lab.networks[0].sent().len(), 9);
-    assert_eq!(lab.drops(0, DropReason::KernelSend), 1);
+    assert_eq!(lab.drops(0, DropReason::Unreachable), 1);
     lab.assert_conserved();
 }
 

@@ -4,14 +4,16 @@
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use viaduct::datapath::{Batch, Builder, Handler, Out, Running};
+use viaduct::datapath::{Batch, Builder, Handler, Origin, Out, Packet, Running};
 use viaduct::limits::DATAGRAM_LEN_MAX;
 use viaduct::metrics::WorkerMetrics;
 use viaduct::net::{ListenerIndex, WorkerIndex};
+use viaduct::sys::clock;
 use viaduct::time::Instant;
+use viaduct::verdict::DropReason;
 
 /// Answers every datagram from the worker `home`, handing over on the others.
 struct Echo {
@@ -29,8 +31,8 @@ impl Handler for Echo {
     }
 }
 
-struct Server {
-    running: Running<Echo>,
+struct Server<H> {
+    running: Running<H>,
     metrics: Vec<Arc<WorkerMetrics>>,
     addresses: Vec<SocketAddr>,
 }
@@ -41,7 +43,15 @@ fn free(ip: &str) -> SocketAddr {
     socket.local_addr().unwrap()
 }
 
-fn serve(workers: usize, listeners: &[SocketAddr], home: Option<WorkerIndex>) -> Server {
+fn serve(workers: usize, listeners: &[SocketAddr], home: Option<WorkerIndex>) -> Server<Echo> {
+    start(workers, listeners, move |_| Echo { home })
+}
+
+fn start<H: Handler + Send + 'static>(
+    workers: usize,
+    listeners: &[SocketAddr],
+    handler: impl FnMut(WorkerIndex) -> H,
+) -> Server<H> {
     let metrics: Vec<_> = (0..workers)
         .map(|_| Arc::new(WorkerMetrics::new()))
         .collect();
@@ -51,7 +61,7 @@ fn serve(workers: usize, listeners: &[SocketAddr], home: Option<WorkerIndex>) ->
     }
     let datapath = builder.build().unwrap();
     let addresses = datapath.local_addresses();
-    let running = datapath.start(|_| Echo { home }, &[]).unwrap();
+    let running = datapath.start(handler, &[]).unwrap();
     Server {
         running,
         metrics,
@@ -59,7 +69,7 @@ fn serve(workers: usize, listeners: &[SocketAddr], home: Option<WorkerIndex>) ->
     }
 }
 
-impl Server {
+impl<H> Server<H> {
     /// Stops it and checks that every packet in left exactly once.
     fn stop(self) -> Vec<Arc<WorkerMetrics>> {
         self.running.stop();
@@ -182,6 +192,154 @@ fn a_burst_is_answered_whole() {
         answers.insert(u32::from_be_bytes(answer));
     }
     server.stop();
+}
+
+/// What came back to a [`Caller`]: payload and peer.
+type Undelivered = Arc<Mutex<Vec<(Vec<u8>, SocketAddr, WorkerIndex)>>>;
+
+/// Sends every datagram on to the port on this host that it starts with. What did not arrive is
+/// noted by the worker `home`, to which the others hand it over.
+struct Caller {
+    home: WorkerIndex,
+    undelivered: Undelivered,
+}
+
+impl Handler for Caller {
+    fn on_batch(&mut self, batch: &mut Batch, out: &mut Out<'_>, _now: Instant) {
+        for mut packet in batch.drain(..) {
+            assert_eq!(packet.origin(), Origin::Kernel);
+            let port = u16::from_be_bytes([packet.payload()[0], packet.payload()[1]]);
+            packet.flow.peer.set_port(port);
+            out.send(packet);
+        }
+    }
+
+    fn on_unreachable(&mut self, packet: Packet, out: &mut Out<'_>, _now: Instant) {
+        assert_eq!(packet.origin(), Origin::Unreachable);
+        assert!(usize::from(packet.hops()) < out.workers());
+        if out.worker() != self.home {
+            return out.hand_over(packet, self.home);
+        }
+        let noted = (packet.payload().to_vec(), packet.flow.peer, out.worker());
+        self.undelivered.lock().unwrap().push(noted);
+        out.drop(packet, DropReason::Unreachable);
+    }
+}
+
+fn call(workers: usize, address: SocketAddr) -> (Server<Caller>, Undelivered) {
+    let undelivered = Undelivered::default();
+    let noted = undelivered.clone();
+    let server = start(workers, &[address], move |_| Caller {
+        home: WorkerIndex(0),
+        undelivered: noted.clone(),
+    });
+    (server, undelivered)
+}
+
+/// `number`, addressed to a port.
+fn addressed(to: SocketAddr, number: u32) -> Vec<u8> {
+    let port = to.port().to_be_bytes();
+    port.into_iter().chain(number.to_be_bytes()).collect()
+}
+
+/// Looks at `condition` until it holds, 5 s at most.
+#[track_caller]
+fn eventually(condition: impl Fn() -> bool) {
+    let deadline = clock::now() + Duration::from_secs(5);
+    while !condition() {
+        assert!(clock::now() < deadline, "not in 5 s");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_closed_port_comes_back_as_undelivered_whichever_worker_the_kernel_tells() {
+    for ip in ["127.0.0.1", "::1"] {
+        let (address, closed) = (free(ip), free(ip));
+        let (server, undelivered) = call(2, address);
+        // Over many ports the kernel chooses both workers' sockets.
+        let others: Vec<_> = (0..20).map(|_| free(ip)).collect();
+        for number in 0..200 {
+            let to = others.get(number as usize % 40).copied().unwrap_or(closed);
+            client(ip).send_to(&addressed(to, number), address).unwrap();
+        }
+        eventually(|| undelivered.lock().unwrap().len() >= 200);
+        let metrics = server.stop();
+        let undelivered = undelivered.lock().unwrap();
+        let mut numbers: Vec<u32> = undelivered
+            .iter()
+            .map(|(payload, peer, worker)| {
+                assert_eq!(*worker, WorkerIndex(0));
+                assert_eq!(payload[..2], peer.port().to_be_bytes());
+                u32::from_be_bytes(payload[2..].try_into().unwrap())
+            })
+            .collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..200).collect::<Vec<_>>());
+        let reports = |of: &Arc<WorkerMetrics>| of.icmp.unreachable.value();
+        assert_eq!(metrics.iter().map(reports).sum::<u64>(), 200);
+        assert!(reports(&metrics[1]) > 0, "one worker got all reports");
+        assert_eq!(
+            metrics[0].kernel_in.value() + metrics[1].kernel_in.value(),
+            400
+        );
+    }
+}
+
+/// An error that waits makes the next call on the socket fail, in both directions: every datagram to a
+/// closed port has one between two datagrams that do arrive.
+#[test]
+fn errors_lose_no_datagram_of_others() {
+    let (server, undelivered) = call(1, "127.0.0.1:0".parse().unwrap());
+    let (sender, receiver) = (client("127.0.0.1"), client("127.0.0.1"));
+    let open = receiver.local_addr().unwrap();
+    let closed = free("127.0.0.1");
+    let mut answer = [0; 16];
+    for round in 0..500_u32 {
+        for number in [2 * round, 2 * round + 1] {
+            for to in [closed, open] {
+                let bytes = addressed(to, number);
+                sender.send_to(&bytes, server.addresses[0]).unwrap();
+            }
+        }
+        for number in [2 * round, 2 * round + 1] {
+            let (len, _) = receiver.recv_from(&mut answer).unwrap();
+            assert_eq!(answer[..len], addressed(open, number));
+        }
+    }
+    eventually(|| undelivered.lock().unwrap().len() >= 1000);
+    let metrics = server.stop();
+    assert_eq!(undelivered.lock().unwrap().len(), 1000);
+    assert_eq!(metrics[0].kernel_in.value(), 3000);
+    assert_eq!(metrics[0].kernel_out.value(), 2000);
+    assert_eq!(metrics[0].drops[DropReason::KernelSend as usize].value(), 0);
+}
+
+/// More errors than the socket's queue holds, and nobody has to read them all: the data path goes on
+/// and sleeps afterwards.
+#[test]
+fn a_flood_of_errors_ends_and_the_worker_sleeps_again() {
+    let (server, _) = call(1, "127.0.0.1:0".parse().unwrap());
+    let (sender, receiver) = (client("127.0.0.1"), client("127.0.0.1"));
+    let (open, closed) = (receiver.local_addr().unwrap(), free("127.0.0.1"));
+    for number in 0..20_000 {
+        sender
+            .send_to(&addressed(closed, number), server.addresses[0])
+            .unwrap();
+    }
+    sender
+        .send_to(&addressed(open, 1), server.addresses[0])
+        .unwrap();
+    let mut answer = [0; 16];
+    let (len, _) = receiver.recv_from(&mut answer).unwrap();
+    assert_eq!(answer[..len], addressed(open, 1));
+    std::thread::sleep(Duration::from_millis(200));
+    let before = cpu_time();
+    std::thread::sleep(Duration::from_secs(1));
+    let used = cpu_time() - before;
+    assert!(used <= Duration::from_millis(20 + 10), "{used:?} in 1 s");
+    let metrics = server.stop();
+    assert!(metrics[0].icmp.unreachable.value() > 0);
 }
 
 /// CPU time of this process so far.

@@ -25,7 +25,7 @@ use crossbeam::queue::ArrayQueue;
 use tokio::sync::oneshot;
 use viaduct::bpf::{AttachMode, Link, Slot, SteerConfig, SteerProgram, SteerVerdict, Vip};
 use viaduct::datapath::egress::EgressTable;
-use viaduct::datapath::{Batch, Builder, Handler, Interface, Out, Running};
+use viaduct::datapath::{Batch, Builder, Handler, Interface, Out, Packet, Running};
 use viaduct::limits::{BATCH, DATAGRAM_LEN_MAX};
 use viaduct::metrics::WorkerMetrics;
 use viaduct::neighbor::Monitor;
@@ -34,6 +34,7 @@ use viaduct::packet::PartialChecksum;
 use viaduct::sys::datagram::{self, ReceiveBatch, SendBatch, SocketOptions};
 use viaduct::sys::{clock, event};
 use viaduct::time::Instant;
+use viaduct::verdict::DropReason;
 use viaduct::xsk::{Mode, Umem};
 
 /// Client side, farm side and server by IP version.
@@ -100,6 +101,22 @@ impl Handler for Play {
             }
             out.send(packet);
         }
+    }
+
+    /// Forwarding, what did not reach the server goes back to its client.
+    fn on_unreachable(&mut self, mut packet: Packet, out: &mut Out<'_>, _now: Instant) {
+        let family = &FAMILIES[usize::from(packet.flow.local.is_ipv6())];
+        let to_server = packet.flow.local == address(family.farm_vip)
+            && packet.flow.peer == address(family.server);
+        if *self != Play::Forward || !to_server || packet.payload().len() < 2 {
+            return out.drop(packet, DropReason::Unreachable);
+        }
+        let port = u16::from_be_bytes([packet.payload()[0], packet.payload()[1]]);
+        packet.flow.local = address(family.vip);
+        packet.flow.peer = address(family.client);
+        packet.flow.peer.set_port(port);
+        packet.flow.listener.0 -= 1;
+        out.send(packet);
     }
 }
 
@@ -491,6 +508,45 @@ fn an_unresolved_neighbour_is_reached_by_the_kernel_then_by_xdp() {
         assert!(clock::now() < deadline, "the new address was not learnt");
     }
     balancer.stop();
+}
+
+/// Nobody listens at the server. Its kernel says so to ours, which did not send the datagram (the TX
+/// ring did) and yet finds the socket that is bound to its source address.
+#[test]
+#[ignore = "needs root"]
+fn a_closed_port_behind_a_tx_ring_comes_back_by_icmp() {
+    let lab = Lab::new(1);
+    let balancer = Setup::new(Play::Forward).start(&lab);
+    // A host quotes 576 bytes of IPv4 and the least MTU of IPv6, headers included.
+    for (family, quoted) in FAMILIES.iter().zip([520, 1184]) {
+        let client = lab.client_socket(family);
+        client
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .unwrap();
+        let bytes = addressed(&client, 1400);
+        let mut quote = [0; 2048];
+        let deadline = clock::now() + Duration::from_secs(10);
+        loop {
+            let (xdp_out, kernel_out) = (balancer.xdp_out(), balancer.kernel_out());
+            client.send_to(&bytes, address(family.vip)).unwrap();
+            let received = client.recv_from(&mut quote);
+            let by_link = balancer.kernel_out() == kernel_out;
+            if let (Ok((len, from)), true) = (&received, by_link && balancer.xdp_out() > xdp_out) {
+                assert_eq!(*from, address(family.vip));
+                assert_eq!(quote[..*len], bytes[..quoted]);
+                break;
+            }
+            // The first ones meet an unresolved neighbour and go through the kernel.
+            assert!(
+                clock::now() < deadline,
+                "never over the TX ring: {received:?}"
+            );
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+    let metrics = balancer.stop();
+    assert!(metrics[0].icmp.unreachable.value() >= 2);
+    assert_eq!(metrics[0].kernel_leak.value(), 0);
 }
 
 #[test]

@@ -91,9 +91,11 @@ type WorkerFamily = (&'static str, &'static str, fn(&WorkerMetrics) -> &Counter)
 const WORKER_FAMILIES: &[WorkerFamily] = &[
     ("xdp_in", "Frames received through AF_XDP.", |w| &w.xdp_in),
     ("xdp_out", "Frames handed to a TX ring.", |w| &w.xdp_out),
-    ("kernel_in", "Datagrams received by a kernel socket.", |w| {
-        &w.kernel_in
-    }),
+    (
+        "kernel_in",
+        "Datagrams received by a kernel socket, own ones that ICMP says did not arrive included.",
+        |w| &w.kernel_in,
+    ),
     ("kernel_out", "Datagrams sent by a kernel socket.", |w| {
         &w.kernel_out
     }),
@@ -129,6 +131,16 @@ const WORKER_FAMILIES: &[WorkerFamily] = &[
         "client_flows_evicted",
         "Moved clients forgotten because newer ones needed the place.",
         |w| &w.flows_evicted,
+    ),
+    (
+        "icmp_unreachable",
+        "ICMP errors saying that a datagram of ours did not arrive.",
+        |w| &w.icmp.unreachable,
+    ),
+    (
+        "icmp_ignored",
+        "ICMP errors that say nothing of a failure, as TTL exceeded.",
+        |w| &w.icmp.ignored,
     ),
     ("tx_kicks", "Wake-ups of a TX ring.", |w| &w.tx_kicks),
     (
@@ -322,7 +334,7 @@ impl Snapshot {
             (labels, 1)
         });
         families.gauge("server_state", "State of a server; always 1.", states)?;
-        let counters: [ServerFamily; 3] = [
+        let counters: [ServerFamily; 4] = [
             ("server_requests", "Requests sent to a server.", |w, i| {
                 &w.servers[i].requests_out
             }),
@@ -335,6 +347,11 @@ impl Snapshot {
                 "server_requests_in",
                 "Requests received from a server.",
                 |w, i| &w.servers[i].requests_in,
+            ),
+            (
+                "server_unreachable",
+                "Requests to a server that came back as unreachable.",
+                |w, i| &w.servers[i].unreachable,
             ),
         ];
         for (name, help, counter) in counters {

@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, Cache};
 use super::known::{KnownSources, Reporter};
 use super::observer::Observer;
 use super::samples::Samples;
-use crate::datapath::{Batch, Handler, Out};
+use crate::datapath::{Batch, Handler, Out, Packet};
 use crate::forward::Forwarder;
 use crate::route::Plan;
 use crate::time::Instant;
@@ -93,6 +93,14 @@ impl Handler for SipHandler {
                 }
             }
         }
+    }
+
+    fn on_unreachable(&mut self, packet: Packet, out: &mut Out<'_>, _now: Instant) {
+        let plan = self.plan.load();
+        let (payload, flow) = (packet.payload(), &packet.flow);
+        let reason = self.forwarder.on_unreachable(plan, payload, flow);
+        self.samples.offer(reason, flow, payload);
+        out.drop(packet, reason);
     }
 
     fn on_timer(&mut self, _now: Instant, _out: &mut Out<'_>) -> Option<Instant> {

@@ -23,6 +23,7 @@ use crate::metrics::WorkerMetrics;
 use crate::net::{IpAddr, ListenerIndex, SocketAddr, WorkerIndex};
 use crate::packet::PartialChecksum;
 use crate::sys::datagram::{self, SocketOptions};
+use crate::sys::error_queue;
 use crate::xsk::{DeviceQueue, HugePages, QueueConfig, Umem, UmemConfig, XskError};
 
 /// Buffers of a kernel socket, per direction. 4 MiB holds some 3,000 datagrams of 500 bytes (the
@@ -224,6 +225,7 @@ impl Builder {
                 ..options
             };
             let socket = datagram::open(address, &options).map_err(bind)?;
+            error_queue::enable(&socket).map_err(bind)?;
             let local = datagram::local_address(&socket).map_err(bind)?;
             Ok((local, Io::Kernel(socket)))
         })

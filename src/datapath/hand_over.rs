@@ -134,6 +134,7 @@ mod tests {
             memory: Memory::Kernel(KernelBuffer::empty()),
             origin: Origin::Own,
             ingress: 0,
+            hops: 0,
         }
     }
 

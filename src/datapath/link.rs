@@ -267,6 +267,7 @@ impl Links {
                     memory: Memory::Frame(frame),
                     origin: Origin::Xdp,
                     ingress: u8::try_from(position).unwrap_or(u8::MAX),
+                    hops: 0,
                 }),
                 Err(reason) => {
                     metrics.drop(reason);

@@ -71,6 +71,7 @@ use arrayvec::ArrayVec;
 
 use crate::limits::BATCH;
 use crate::time::Instant;
+use crate::verdict::DropReason;
 
 pub use builder::{Builder, DatapathError, Interface, ZeroCopy, frame_count};
 pub use hand_over::Control;
@@ -94,6 +95,17 @@ pub trait Handler {
     ///
     /// [`NotHandled`]: crate::verdict::DropReason::NotHandled
     fn on_batch(&mut self, batch: &mut Batch, out: &mut Out<'_>, now: Instant);
+
+    /// Decides over a datagram that was sent from here, or by another worker from the same address,
+    /// and did not arrive. It is as it was sent, or the part of it that an ICMP error quotes (from
+    /// nothing to some 500 bytes over IPv4, 1,200 over IPv6); its flow is the one it was sent along.
+    ///
+    /// Anybody can write an ICMP error: nothing in it is to be believed that the handler cannot prove.
+    /// Which worker gets it the kernel chooses.
+    fn on_unreachable(&mut self, packet: Packet, out: &mut Out<'_>, now: Instant) {
+        let _ = now;
+        out.drop(packet, DropReason::Unreachable);
+    }
 
     /// Runs timers that are due and returns the next deadline. Called once at the start, then when
     /// the deadline has passed; [`Out::wake_at`] brings it forward.

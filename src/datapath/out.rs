@@ -154,7 +154,8 @@ impl Ports {
         });
     }
 
-    fn hand_over(&mut self, packet: Packet, worker: WorkerIndex) -> Result<(), DropReason> {
+    fn hand_over(&mut self, mut packet: Packet, worker: WorkerIndex) -> Result<(), DropReason> {
+        packet.hops = packet.hops.saturating_add(1);
         let (packet, reason) = match self.shared.mailbox(worker) {
             Some(mailbox) => match mailbox.push(packet) {
                 Ok(()) => {
@@ -254,6 +255,7 @@ impl Out<'_> {
             memory,
             origin: Origin::Own,
             ingress: 0,
+            hops: 0,
         })
     }
 
@@ -267,8 +269,8 @@ impl Out<'_> {
         self.0.send(packet);
     }
 
-    /// Gives the packet to another worker, whose handler gets it with [`Origin::HandOver`]. Full
-    /// ring: dropped and counted.
+    /// Gives the packet to another worker, whose handler gets it with [`Origin::HandOver`], or with
+    /// [`Origin::Unreachable`] if it had that. Full ring: dropped and counted.
     #[inline]
     pub fn hand_over(&mut self, packet: Packet, worker: WorkerIndex) {
         let _counted = self.0.hand_over(packet, worker);

@@ -21,6 +21,10 @@ pub enum Origin {
     Kernel,
     /// [`Out::allocate`](super::Out::allocate): the handler made it.
     Own,
+    /// It is a datagram of ours that did not arrive, or the part of it that an ICMP error quotes;
+    /// so it stays when a worker hands it over. See
+    /// [`Handler::on_unreachable`](super::Handler::on_unreachable).
+    Unreachable,
     /// An XDP link.
     Xdp,
 }
@@ -34,6 +38,8 @@ pub struct Packet {
     pub(super) origin: Origin,
     /// Position of the link a raw frame came in on.
     pub(super) ingress: u8,
+    /// Times it was handed over.
+    pub(super) hops: u8,
 }
 
 /// What a packet stands in.
@@ -49,6 +55,11 @@ impl Packet {
     #[inline]
     pub fn origin(&self) -> Origin {
         self.origin
+    }
+
+    /// Times it was handed over from worker to worker.
+    pub fn hops(&self) -> u8 {
+        self.hops
     }
 
     /// The UDP payload; in raw mode the whole frame.

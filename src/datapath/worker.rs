@@ -6,10 +6,13 @@
 
 use core::sync::atomic::Ordering;
 
+use super::hand_over::Mailbox;
 use super::link::{Link, Links};
 use super::out::{Out, Ports};
 use super::packet::Origin;
+use super::socket::REPORTS_PER_LOOK;
 use super::{Batch, Handler};
+use crate::limits::BATCH;
 use crate::net::{ListenerIndex, SocketAddr, WorkerIndex};
 use crate::sys::{clock, event};
 use crate::time::{Duration, Instant};
@@ -95,6 +98,8 @@ impl Worker {
             work += self.take_datagrams(handler, now);
         }
         self.ports.flush();
+        // What was refused just now is looked at before any sleep.
+        work += usize::from(self.ports.sockets.has_refused());
         if let Some(wake_at) = self.ports.wake_at.take() {
             self.deadline = Some(self.deadline.map_or(wake_at, |other| other.min(wake_at)));
         }
@@ -124,7 +129,7 @@ impl Worker {
 
     /// On the socket datapath always; beside links now and then.
     fn kernel_is_due(&mut self, now: Instant) -> bool {
-        if self.ports.links.is_none() {
+        if self.ports.links.is_none() || self.ports.sockets.has_refused() {
             return true;
         }
         self.rounds += 1;
@@ -144,18 +149,20 @@ impl Worker {
     }
 
     fn take_handed_over<H: Handler>(&mut self, handler: &mut H, now: Instant) -> usize {
-        let Some(mailbox) = self.ports.mailbox() else {
-            return 0;
-        };
-        while !self.batch.is_full() {
-            let Some(mut packet) = mailbox.pop() else {
+        let mut count = 0;
+        while count < BATCH {
+            let Some(mut packet) = self.ports.mailbox().and_then(Mailbox::pop) else {
                 break;
             };
+            self.ports.metrics.hand_over_in.increment();
+            count += 1;
+            if packet.origin == Origin::Unreachable {
+                handler.on_unreachable(packet, &mut Out(&mut self.ports), now);
+                continue;
+            }
             packet.origin = Origin::HandOver;
             self.batch.push(packet);
         }
-        let count = self.batch.len();
-        self.ports.metrics.hand_over_in.add(count as u64);
         self.decide(handler, now);
         count
     }
@@ -173,8 +180,36 @@ impl Worker {
             self.count_messages();
             count += self.batch.len();
             self.decide(handler, now);
+            count += self.take_reports(position, handler, now);
+        }
+        while let Some(packet) = self.ports.sockets.take_refused() {
+            handler.on_unreachable(packet, &mut Out(&mut self.ports), now);
+            count += 1;
         }
         count
+    }
+
+    /// What did not arrive, as a socket's error queue tells.
+    fn take_reports<H: Handler>(
+        &mut self,
+        position: usize,
+        handler: &mut H,
+        now: Instant,
+    ) -> usize {
+        let mut budget = REPORTS_PER_LOOK;
+        loop {
+            let Ports {
+                sockets,
+                buffers,
+                metrics,
+                ..
+            } = &mut self.ports;
+            let Some(packet) = sockets.take_report(position, &mut budget, buffers, metrics) else {
+                break;
+            };
+            handler.on_unreachable(packet, &mut Out(&mut self.ports), now);
+        }
+        REPORTS_PER_LOOK - budget
     }
 
     /// Lets the handler decide over the batch.
@@ -207,9 +242,12 @@ impl Worker {
                 now = clock::now();
                 // Woken or not: one look at everything, and back to sleep if that finds nothing.
                 self.rounds = KERNEL_ROUNDS;
+                // A waiting report alone makes its socket readable.
+                self.ports.sockets.expect_reports();
             }
             if now >= self.statistics_due {
                 self.statistics_due = now + STATISTICS_INTERVAL;
+                self.ports.sockets.expect_reports();
                 if let Some(links) = &self.ports.links {
                     links.publish_statistics(&self.ports.metrics);
                 }
@@ -245,6 +283,9 @@ impl Worker {
             self.ports.drop(packet, DropReason::Stopping);
         }
         self.ports.flush();
+        while let Some(packet) = self.ports.sockets.take_refused() {
+            self.ports.drop(packet, DropReason::Stopping);
+        }
         let Ports {
             links,
             sockets,

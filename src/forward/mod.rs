@@ -14,6 +14,7 @@
 //! | `request`, `record_route`, `via` | §16.6 steps 3 to 9, §18.2.1, RFC 3581 |
 //! | `client`, `path` | clients behind a NAT: RFC 3327, RFC 5626 §5 |
 //! | `response` | §16.11 responses, §18.2.2 |
+//! | `unreachable` | §18.4 ICMP errors |
 //! | `rejection`, `answer`, `budget` | §8.2.6, §8.2.7, §11.2 answers of our own |
 //! | `explain`, `note` | nothing: tell why, for tools |
 //!
@@ -35,6 +36,7 @@ mod route_set;
 mod shared;
 mod target;
 mod text;
+mod unreachable;
 mod validate;
 mod via;
 
@@ -49,6 +51,7 @@ use self::rejection::{Rejection, Reply};
 use self::request::Decision;
 use self::route_set::RouteSet;
 pub use self::shared::Shared;
+pub use self::unreachable::Undelivered;
 use crate::affinity::{CallIdHash, Decisions, Keys, MovedFlows, Pins};
 use crate::metrics::WorkerMetrics;
 use crate::net::{Flow, IpAddr, ListenerIndex, WorkerIndex};

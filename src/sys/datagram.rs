@@ -33,8 +33,9 @@ pub struct SocketOptions {
 /// Opens a non-blocking UDP socket bound to `local`.
 ///
 /// Datagrams longer than the MTU are fragmented by the kernel, and an ICMP error of an earlier
-/// datagram is not reported on later calls (the kernel's default for unconnected sockets). Whether
-/// a received datagram came in fragments is told by [`Received::fragmented`].
+/// datagram is not reported on later calls (the kernel's default for unconnected sockets; see
+/// [`error_queue`](super::error_queue) for the other way). Whether a received datagram came in
+/// fragments is told by [`Received::fragmented`].
 ///
 /// # Errors
 /// The kernel's: the address is not ours, or taken by a socket without `reuse_port`.
@@ -90,7 +91,7 @@ const IP_RECVFRAGSIZE: libc::c_int = 25;
 const IPV6_RECVFRAGSIZE: libc::c_int = 77;
 
 /// Sets an integer option to 1.
-fn set_flag(socket: &OwnedFd, level: libc::c_int, name: libc::c_int) -> io::Result<()> {
+pub(super) fn set_flag(socket: &OwnedFd, level: libc::c_int, name: libc::c_int) -> io::Result<()> {
     let value: libc::c_int = 1;
     // SAFETY: the value is a live c_int and its length is given.
     let result = unsafe {
@@ -125,14 +126,17 @@ const FAMILIES: (u16, u16) = (libc::AF_INET as u16, libc::AF_INET6 as u16);
 /// same alignment; the family comes first in both.
 #[repr(C)]
 #[derive(Clone, Copy)]
-union RawAddress {
+pub(super) union RawAddress {
     v4: libc::sockaddr_in,
     v6: libc::sockaddr_in6,
     family: libc::sa_family_t,
 }
 
 impl RawAddress {
-    const EMPTY: Self = Self {
+    /// Bytes of the longer one.
+    pub(super) const LEN_MAX: libc::socklen_t = SOCKLEN_V6;
+
+    pub(super) const EMPTY: Self = Self {
         v6: libc::sockaddr_in6 {
             sin6_family: 0,
             sin6_port: 0,
@@ -172,7 +176,7 @@ impl RawAddress {
         }
     }
 
-    fn address(&self) -> Option<SocketAddr> {
+    pub(super) fn address(&self) -> Option<SocketAddr> {
         // SAFETY: every byte pattern is a family, and EMPTY initialised all bytes.
         let family = unsafe { self.family };
         if family == FAMILIES.0 {

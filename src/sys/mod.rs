@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod cpu;
 pub mod datagram;
+pub mod error_queue;
 pub mod ethtool;
 pub mod event;
 pub mod interface;

@@ -14,5 +14,6 @@ mod responses;
 mod routing;
 mod syntax;
 mod transactions;
+mod unreachable;
 mod validation;
 mod via;
