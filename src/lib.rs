@@ -6,7 +6,7 @@
 //!             main  cli  app                               composition; nobody imports it
 //!                  doctor                                  looks at the host
 //!   admin  generator  neighbor  bpf  datapath              touch the world
-//!        route   forward   balance   affinity              decide, pure
+//!        route   forward   transaction   balance   affinity decide, pure
 //!                     capture   clf                        copies for who looks, memory only
 //!                journal   packet   sip                   records to files; bytes, no allocation
 //!     config  limits  time  net  verdict  metrics  publish  plain data
@@ -52,6 +52,7 @@ pub mod capture;
 pub mod clf;
 pub mod forward;
 pub mod route;
+pub mod transaction;
 
 pub mod config;
 

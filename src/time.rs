@@ -67,7 +67,14 @@ impl Sub<Duration> for Instant {
 pub const T1: Duration = Duration::from_millis(500);
 /// RFC 3261 §17.1.2.2 (table 4): T2, the longest retransmission interval of non-INVITE requests.
 pub const T2: Duration = Duration::from_secs(4);
-/// 64·T1: timers B, F, H, L and M.
+/// RFC 3261 §17.1.2.2 (table 4): T4, the longest a message stays in the network: timers I and K.
+pub const T4: Duration = Duration::from_secs(5);
+/// RFC 4320 §4.1: after T1 + 2·T1 + 4·T1 a client's timer E is reset to T2: not before that may a
+/// request other than INVITE get a 100 over UDP, and by then it must.
+pub const TIMER_E_AT_T2: Duration = Duration::from_millis(3500);
+const _: () = assert!(TIMER_E_AT_T2.as_millis() == 7 * T1.as_millis());
+const _: () = assert!(8 * T1.as_millis() == T2.as_millis());
+/// 64·T1: timers B, D, F, H, J, L and M.
 pub const T1_64: Duration = Duration::from_secs(32);
 /// RFC 3261 §16.6 step 11: Timer C "MUST be larger than 3 minutes".
 pub const TIMER_C: Duration = Duration::from_secs(185);

@@ -17,7 +17,7 @@ const ROWS: &[&[&str]] = &[
     &["verdict"],
     &["metrics", "config", "xsk", "sys", "publish"],
     &["packet", "sip", "journal"],
-    &["affinity", "balance"],
+    &["affinity", "balance", "transaction"],
     &["route"],
     // Copies of messages are told apart by the parser and shown with the packet layer's headers;
     // log records are made of what the parser finds.
@@ -54,6 +54,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("sip", &["xsk", "sys", "config"]),
     ("affinity", &["xsk", "sys", "config", "packet"]),
     ("balance", &["xsk", "sys", "packet", "sip"]),
+    (
+        "transaction",
+        &["xsk", "sys", "config", "metrics", "packet", "sip"],
+    ),
     ("route", &["xsk", "sys"]),
     ("forward", &["xsk", "sys"]),
     (
@@ -245,7 +249,15 @@ fn decide_layers_are_pure() {
     ];
     let mut faults = Vec::new();
     for (file, text) in files() {
-        let pure = ["sip", "packet", "affinity", "balance", "route", "forward"];
+        let pure = [
+            "sip",
+            "packet",
+            "affinity",
+            "balance",
+            "transaction",
+            "route",
+            "forward",
+        ];
         if !pure.contains(&module(&file)) || is_tests(&file) {
             continue;
         }

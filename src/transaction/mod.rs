@@ -1,0 +1,7 @@
+//! Transactions: RFC 3261 §17 as amended by RFC 4320 and RFC 6026, without sockets and clocks.
+//!
+//! [`machine`] says what each of the four state machines does at each event. What a transaction is
+//! made of (the request, its branches, the responses) is its user's; this module gives the ground
+//! it stands on and knows no SIP message.
+
+pub mod machine;
