@@ -6,6 +6,7 @@
 //!             main  cli  app                               composition; nobody imports it
 //!                  doctor                                  looks at the host
 //!   admin  generator  neighbor  bpf  datapath              touch the world
+//!                      proxy                              keeps transactions, pure
 //!        route   forward   transaction   balance   affinity decide, pure
 //!                     capture   clf                        copies for who looks, memory only
 //!                journal   packet   sip                   records to files; bytes, no allocation
@@ -51,6 +52,7 @@ pub mod balance;
 pub mod capture;
 pub mod clf;
 pub mod forward;
+pub mod proxy;
 pub mod route;
 pub mod transaction;
 

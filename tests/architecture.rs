@@ -22,6 +22,8 @@ const ROWS: &[&[&str]] = &[
     // Copies of messages are told apart by the parser and shown with the packet layer's headers;
     // log records are made of what the parser finds.
     &["forward", "capture", "clf"],
+    // Keeps the transactions that forwarding needs.
+    &["proxy"],
     &["datapath", "bpf", "admin", "neighbor", "generator"],
     // Asks the modules that touch the world what a start would get of them.
     &["doctor"],
@@ -60,6 +62,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ),
     ("route", &["xsk", "sys"]),
     ("forward", &["xsk", "sys"]),
+    ("proxy", &["xsk", "sys", "datapath"]),
     (
         "clf",
         &[
@@ -257,6 +260,7 @@ fn decide_layers_are_pure() {
             "transaction",
             "route",
             "forward",
+            "proxy",
         ];
         if !pure.contains(&module(&file)) || is_tests(&file) {
             continue;

@@ -4,11 +4,11 @@
 //! source address gains nothing, and is the same for the same request. It goes to the request's
 //! source address, as often as `budget` allows.
 
-use super::text::{Text, Writer};
 use super::via::{is_forbidden, push_mark};
 use super::{Context, Rejection};
 use crate::limits::DATAGRAM_LEN_MAX;
 use crate::net::SocketAddr;
+use crate::packet::{Text as _, Writer};
 use crate::sip::{HeaderName, HeaderRow, reason_phrase};
 use crate::verdict::DropReason;
 

@@ -35,7 +35,6 @@ mod response;
 mod route_set;
 mod shared;
 mod target;
-mod text;
 mod unreachable;
 mod validate;
 mod via;

@@ -9,10 +9,9 @@ use arrayvec::ArrayVec;
 
 use super::Context;
 use super::request_uri::to_u16;
-use super::text::Text;
 use crate::config::Nat;
 use crate::net::{IpAddr, SocketAddr};
-use crate::packet::EditList;
+use crate::packet::{EditList, Text};
 use crate::route::Direction;
 use crate::sip::{Host, Span, Via};
 

@@ -44,6 +44,7 @@ pub mod ethernet;
 pub mod ipv4;
 pub mod ipv6;
 pub mod raw;
+mod text;
 pub mod udp;
 pub mod vlan;
 
@@ -53,6 +54,7 @@ pub use buffer::{Buffer, NoRoom};
 pub use checksum::Sum;
 pub use edit::{EditError, EditList};
 pub use ethernet::MacAddress;
+pub use text::{Text, Writer};
 pub use vlan::{Tag, Tags};
 
 use crate::net::{IpAddr, SocketAddr};

@@ -1,10 +1,10 @@
 //! Composing text without allocation: into an edit list, or into a fixed array.
 
+use super::EditList;
 use crate::net::IpAddr;
-use crate::packet::EditList;
 
 /// Something that text is appended to.
-pub(super) trait Text {
+pub trait Text {
     /// Appends bytes.
     fn push(&mut self, bytes: &[u8]);
     /// Appends a number in decimal.
@@ -32,14 +32,15 @@ impl Text for EditList {
 
 /// A fixed array that is filled from its front.
 #[derive(Debug)]
-pub(super) struct Writer<'a> {
+pub struct Writer<'a> {
     bytes: &'a mut [u8],
     len: usize,
     full: bool,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(bytes: &'a mut [u8]) -> Self {
+    /// A writer that starts at the front of `bytes`.
+    pub fn new(bytes: &'a mut [u8]) -> Self {
         Self {
             bytes,
             len: 0,
@@ -48,7 +49,7 @@ impl<'a> Writer<'a> {
     }
 
     /// How many bytes were written; `None` if some did not fit.
-    pub(super) fn finish(self) -> Option<usize> {
+    pub fn finish(self) -> Option<usize> {
         (!self.full).then_some(self.len)
     }
 }
