@@ -111,6 +111,25 @@ pub const VIAS_MAX: usize = 100;
 /// Route values in one request that are looked at; a dialog through ten proxies has ten.
 pub const ROUTE_VALUES_MAX: usize = 64;
 
+/// Transactions open at once, all workers together. Memory is touched when it is used.
+pub const TRANSACTIONS_DEFAULT: usize = 524_288;
+/// See [`TRANSACTIONS_DEFAULT`]. One place a worker at least.
+pub const TRANSACTIONS_MIN: usize = 64;
+/// See [`TRANSACTIONS_DEFAULT`]. A slab index has 24 bits to spare beside its generation.
+pub const TRANSACTIONS_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of messages that transactions keep, all workers together: what 300,000 INVITEs that ring
+/// need.
+pub const STORED_BYTES_DEFAULT: usize = 512 * 1024 * 1024;
+/// See [`STORED_BYTES_DEFAULT`].
+pub const STORED_BYTES_MIN: usize = 1024 * 1024;
+/// See [`STORED_BYTES_DEFAULT`].
+pub const STORED_BYTES_MAX: usize = 64 * 1024 * 1024 * 1024;
+
+/// Servers that one request is tried at, one after another. RFC 3261 §16.7 sets no bound; a client
+/// gives up after 32 s, and five answers of 503 mean overload of all.
+pub const HUNT_ATTEMPTS_MAX: usize = 5;
+
 /// Edits of one message: Via, two Record-Route, Route in and out, Max-Forwards, Max-Breadth,
 /// received, rport, Request-URI, Content-Length, and as many again.
 pub const EDITS_MAX: usize = 24;

@@ -86,6 +86,9 @@ pub struct WorkerMetrics {
     pub hand_over_out: Counter,
     /// Messages composed by the worker itself, not answers written into a received one.
     pub originated: Counter,
+    /// Messages that were for us: retransmissions that a transaction answered, ACKs of its answers,
+    /// responses to requests of our own.
+    pub absorbed: Counter,
     /// Drops by reason, indexed by `DropReason as usize`.
     pub drops: [Counter; DropReason::COUNT],
     /// Requests received by method, see [`METHODS`].
@@ -187,6 +190,7 @@ impl WorkerMetrics {
             hand_over_in: Counter::default(),
             hand_over_out: Counter::default(),
             originated: Counter::default(),
+            absorbed: Counter::default(),
             drops: zeros(),
             requests: zeros(),
             responses: zeros(),

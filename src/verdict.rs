@@ -12,6 +12,8 @@ pub enum Verdict {
     Transmit,
     /// Give the untouched message to another worker.
     HandOver(WorkerIndex),
+    /// Taken: the message was for us, and it leaves no further. Not a drop.
+    Absorb,
     /// Drop, counted under the reason.
     Drop(DropReason),
 }

@@ -27,6 +27,7 @@ use viaduct::datapath::{Batch, Builder, Handler, Out};
 use viaduct::forward::{Forwarder, Shared};
 use viaduct::metrics::{ListenerMetrics, WorkerMetrics};
 use viaduct::net::{Endpoint, ListenerIndex, Protocol};
+use viaduct::proxy::Proxy;
 use viaduct::route::{Plan, ServerRegistry, server_id};
 use viaduct::time::Instant;
 
@@ -209,7 +210,7 @@ fn a_million_messages_without_an_allocation() {
                 let observer = Observer::default()
                     .capture(captures.tap(worker))
                     .log(log.tap());
-                let handler = SipHandler::new(forwarder, plan.clone(), samples.clone());
+                let handler = SipHandler::new(Proxy::new(forwarder), plan.clone(), samples.clone());
                 Armed(handler.telling(known.clone()).observed(observer))
             },
             &[],

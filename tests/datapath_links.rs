@@ -219,7 +219,10 @@ impl Lab {
         for (index, metrics) in self.metrics.iter().enumerate() {
             let taken =
                 metrics.received() + metrics.hand_over_in.value() + metrics.originated.value();
-            let given = metrics.sent() + metrics.hand_over_out.value() + metrics.dropped();
+            let given = metrics.sent()
+                + metrics.hand_over_out.value()
+                + metrics.absorbed.value()
+                + metrics.dropped();
             assert_eq!(taken, given, "worker {index}");
         }
         let census = self.umem.census();

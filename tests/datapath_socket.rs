@@ -75,7 +75,10 @@ impl<H> Server<H> {
         self.running.stop();
         for metrics in &self.metrics {
             let taken = metrics.received() + metrics.hand_over_in.value();
-            let given = metrics.sent() + metrics.hand_over_out.value() + metrics.dropped();
+            let given = metrics.sent()
+                + metrics.hand_over_out.value()
+                + metrics.absorbed.value()
+                + metrics.dropped();
             assert_eq!(taken, given);
         }
         self.metrics

@@ -112,6 +112,11 @@ const WORKER_FAMILIES: &[WorkerFamily] = &[
         "Messages received from another worker.",
         |w| &w.hand_over_in,
     ),
+    (
+        "absorbed",
+        "Messages that were for us: of transactions, answers to our own requests.",
+        |w| &w.absorbed,
+    ),
     ("hand_over_out", "Messages given to another worker.", |w| {
         &w.hand_over_out
     }),

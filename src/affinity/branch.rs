@@ -123,8 +123,8 @@ impl Branch {
         base32::value(self.text[8]).unwrap_or(0)
     }
 
-    /// The 128 bits of the hash, without mode and attempt.
-    pub(super) fn hash(&self) -> u128 {
+    /// The 128 bits of the hash, without mode and attempt: the key of the transaction.
+    pub fn hash(&self) -> u128 {
         self.hash
     }
 }

@@ -21,6 +21,10 @@ use crate::net::{Endpoint, IpAddr, ListenerIndex, ServerId, canonical};
 /// Name of the parameter.
 pub const VIA_PARAMETER_NAME: &[u8] = b"v";
 
+/// Flag of [`ViaParameter::flags`]: the branch is that of a transaction that is not there, and the
+/// response is forwarded by what its `Via` says.
+pub const VIA_PASSING: u8 = 1;
+
 /// Characters of the parameter's value: 128 bits.
 pub const VIA_PARAMETER_LEN: usize = base32::chars(16);
 

@@ -1,4 +1,4 @@
-//! The forwarder as the data path's handler: one value per worker.
+//! The proxy as the data path's handler: one value per worker.
 
 use std::sync::Arc;
 
@@ -8,14 +8,15 @@ use super::known::{KnownSources, Reporter};
 use super::observer::Observer;
 use super::samples::Samples;
 use crate::datapath::{Batch, Handler, Out, Packet};
-use crate::forward::Forwarder;
+use crate::net::Flow;
+use crate::proxy::{Outbox, Proxy};
 use crate::route::Plan;
 use crate::time::Instant;
-use crate::verdict::Verdict;
+use crate::verdict::{DropReason, Verdict};
 
 /// Decides over batches with the plan of the moment.
 pub struct SipHandler {
-    forwarder: Forwarder,
+    proxy: Proxy,
     plan: Cache<Arc<ArcSwap<Plan>>, Arc<Plan>>,
     samples: Arc<Samples>,
     observer: Observer,
@@ -24,9 +25,9 @@ pub struct SipHandler {
 
 impl SipHandler {
     /// A handler that follows `plan` and leaves samples of drops.
-    pub fn new(forwarder: Forwarder, plan: Arc<ArcSwap<Plan>>, samples: Arc<Samples>) -> Self {
+    pub fn new(proxy: Proxy, plan: Arc<ArcSwap<Plan>>, samples: Arc<Samples>) -> Self {
         Self {
-            forwarder,
+            proxy,
             plan: Cache::new(plan),
             samples,
             observer: Observer::default(),
@@ -64,12 +65,13 @@ impl Handler for SipHandler {
             if observed {
                 self.observer.received(&packet);
             }
-            let forwarder = &mut self.forwarder;
-            let verdict = packet.edit(|buffer, flow| forwarder.decide(plan, buffer, flow, now));
+            let proxy = &mut self.proxy;
+            let verdict = packet
+                .edit(|buffer, flow| proxy.on_message(plan, buffer, flow, now, &mut Sender(out)));
             match verdict {
                 Verdict::Transmit => {
                     if let Some(reporter) = &mut reporter
-                        && self.forwarder.was_acceptance()
+                        && self.proxy.was_acceptance()
                     {
                         reporter.tell(packet.flow.peer.ip(), now);
                     }
@@ -84,6 +86,7 @@ impl Handler for SipHandler {
                         self.observer.handed_over(handed_over);
                     }
                 }
+                Verdict::Absorb => out.absorb(packet),
                 Verdict::Drop(reason) => {
                     if observed {
                         self.observer.dropped(reason);
@@ -93,21 +96,44 @@ impl Handler for SipHandler {
                 }
             }
         }
+        if let Some(deadline) = self.proxy.next_deadline() {
+            out.wake_at(deadline);
+        }
     }
 
-    fn on_unreachable(&mut self, packet: Packet, out: &mut Out<'_>, _now: Instant) {
+    fn on_unreachable(&mut self, packet: Packet, out: &mut Out<'_>, now: Instant) {
         let plan = self.plan.load();
         let (payload, flow) = (packet.payload(), &packet.flow);
-        let reason = self.forwarder.on_unreachable(plan, payload, flow);
+        let reason = self
+            .proxy
+            .on_unreachable(plan, payload, flow, now, &mut Sender(out));
         self.samples.offer(reason, flow, payload);
         out.drop(packet, reason);
     }
 
-    fn on_timer(&mut self, _now: Instant, _out: &mut Out<'_>) -> Option<Instant> {
+    fn on_timer(&mut self, now: Instant, out: &mut Out<'_>) -> Option<Instant> {
         // Called once before the first packet: the first look of a thread at a changed plan takes a
         // place in a list that arc-swap allocates, and that must not happen at a reload.
         drop(self.plan.arc_swap().load());
         self.observer.warm_up();
-        None
+        self.proxy.on_timer(self.plan.load(), now, &mut Sender(out))
+    }
+}
+
+/// Messages of our own go out like any other.
+struct Sender<'a, 'b>(&'a mut Out<'b>);
+
+impl Outbox for Sender<'_, '_> {
+    fn send(&mut self, flow: Flow, payload: &[u8]) {
+        let Some(mut packet) = self.0.allocate() else {
+            self.0.metrics().drop(DropReason::NoFrame);
+            return;
+        };
+        packet.flow = flow;
+        let written = packet.edit(|buffer, _| buffer.replace(payload));
+        match written {
+            Ok(()) => self.0.send(packet),
+            Err(error) => self.0.drop(packet, error.into()),
+        }
     }
 }

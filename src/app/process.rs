@@ -31,6 +31,7 @@ use crate::journal;
 use crate::limits::MOVED_FLOWS_MAX;
 use crate::metrics::WorkerMetrics;
 use crate::net::WorkerIndex;
+use crate::proxy::Proxy;
 use crate::route::{Plan, PlanError, ServerRegistry, Standing};
 use crate::sys::{clock, memory};
 use crate::verdict::DropReason;
@@ -169,7 +170,7 @@ impl Process {
             let observer = Observer::default()
                 .capture(captures.tap(worker))
                 .log(log.tap());
-            SipHandler::new(forwarder, plan.clone(), samples.clone())
+            SipHandler::new(Proxy::new(forwarder), plan.clone(), samples.clone())
                 .telling(known.clone())
                 .observed(observer)
         };

@@ -19,6 +19,9 @@ pub(super) fn restart_needed(old: &Config, new: &Config) -> Vec<Fault> {
     fixed("workers", old.workers == new.workers);
     fixed("datapath", old.datapath == new.datapath);
     fixed("limit.sources", old.limit.sources == new.limit.sources);
+    let room = |config: &Config| (config.transactions.max, config.transactions.message_bytes);
+    fixed("transactions.max", room(old).0 == room(new).0);
+    fixed("transactions.message_bytes", room(old).1 == room(new).1);
     fixed("metrics", old.metrics == new.metrics);
     fixed("control", old.control == new.control);
     fixed("listeners", old.listeners.len() == new.listeners.len());

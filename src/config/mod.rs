@@ -6,6 +6,7 @@
 
 mod control;
 mod error;
+mod hunting;
 mod limit;
 mod log;
 mod read;
@@ -14,16 +15,19 @@ mod redact;
 mod route;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
 use core::fmt;
 use std::path::{Path, PathBuf};
 
 pub use control::{CONTROL_SOCKET, Control};
 pub use error::{ConfigError, Fault};
+pub use hunting::Hunting;
 pub use limit::Limit;
 pub use log::Log;
 pub use redact::{REDACTED, redact};
 pub use route::{Action, HeaderCondition, HeaderTest, KeySource, Peers, Route};
+pub use transactions::Transactions;
 
 use crate::net::{Network, SocketAddr};
 
@@ -54,6 +58,8 @@ pub struct Config {
     pub control: Control,
     /// What is logged of SIP.
     pub log: Log,
+    /// Room for transactions.
+    pub transactions: Transactions,
     /// SIP rules with a choice.
     pub sip: Sip,
 }
@@ -177,6 +183,10 @@ pub struct Listener {
     pub freebind: bool,
     /// Where XDP serves the address; `None` = the interface that has it.
     pub interface: Option<String>,
+    /// Methods of requests that are handled with a transaction. CANCEL and ACK follow INVITE.
+    pub stateful: Vec<String>,
+    /// The listener whose address transactions write into their `Via`, where nodes share this one.
+    pub node_listener: Option<String>,
 }
 
 /// What is done for clients behind a NAT.
@@ -227,6 +237,8 @@ pub struct Pool {
     pub reach: Reach,
     /// Largest request sent over UDP; `None` = no limit (deviation from RFC 3261 §18.1.1).
     pub udp_max_request: Option<usize>,
+    /// What becomes of an INVITE that its server does not take.
+    pub hunting: Hunting,
 }
 
 /// A member of a pool.

@@ -14,7 +14,7 @@ use self::route::route;
 use super::reader::{Faults, Reader};
 use super::{
     Config, Control, Datapath, Fault, Limit, Log, Metrics, Mode, Secret, SecretSource, Sip,
-    TokenSecret, Workers, ZeroCopy,
+    TokenSecret, Transactions, Workers, ZeroCopy,
 };
 use crate::limits::{NETWORKS_MAX, PINS_DEFAULT, PINS_MAX, PINS_MIN, WORKERS_MAX};
 use crate::net::{Network, SocketAddr, canonical};
@@ -75,6 +75,7 @@ fn root(root: &Reader<'_>, faults: &Faults) -> Config {
         metrics: metrics(root.table("metrics")),
         control: Control::read(root.table("control")),
         log: Log::read(root.table("log")),
+        transactions: Transactions::read(root.table("transactions")),
         sip: sip(root.table("sip")),
     };
     root.finish_ref();

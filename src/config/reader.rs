@@ -183,6 +183,30 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Seconds, whole or with a fraction.
+    pub(super) fn seconds(
+        &self,
+        key: &'static str,
+        range: core::ops::RangeInclusive<f64>,
+    ) -> Option<core::time::Duration> {
+        let value = self.value(key)?;
+        let seconds = match value {
+            Value::Float(seconds) => *seconds,
+            #[expect(clippy::cast_precision_loss, reason = "the range is far below 2⁵²")]
+            Value::Integer(seconds) => *seconds as f64,
+            other => {
+                self.fault(key, other, "is not a number of seconds");
+                return None;
+            }
+        };
+        if !range.contains(&seconds) {
+            let (from, to) = (range.start(), range.end());
+            self.fault(key, seconds, format!("is outside {from} to {to} seconds"));
+            return None;
+        }
+        Some(core::time::Duration::from_secs_f64(seconds))
+    }
+
     /// True or false.
     pub(super) fn boolean(&self, key: &'static str) -> Option<bool> {
         match self.value(key)? {

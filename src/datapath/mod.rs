@@ -9,10 +9,11 @@
 //!
 //! A [`Worker`] is a plain thread that after its start never locks, awaits or allocates. It knows
 //! frames, datagrams and flows, nothing of SIP. Every packet it takes in leaves it exactly once:
-//! sent, handed over, or dropped under a [`DropReason`], so that at rest
+//! sent, handed over, absorbed, or dropped under a [`DropReason`], so that at rest
 //!
 //! ```text
-//! xdp_in + kernel_in + hand_over_in + originated = xdp_out + kernel_out + hand_over_out + drops
+//! xdp_in + kernel_in + hand_over_in + originated
+//!     = xdp_out + kernel_out + hand_over_out + absorbed + drops
 //! ```
 //!
 //! Left to others: which frames XDP sends up (`bpf`), what the rings guarantee (`xsk`), routes and

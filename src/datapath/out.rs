@@ -285,6 +285,13 @@ impl Out<'_> {
         self.0.hand_over(packet, worker)
     }
 
+    /// Frees a packet that was for us.
+    #[inline]
+    pub fn absorb(&mut self, packet: Packet) {
+        self.0.metrics.absorbed.increment();
+        self.0.release(packet.memory);
+    }
+
     /// Drops the packet, counted under `reason`.
     #[inline]
     pub fn drop(&mut self, packet: Packet, reason: DropReason) {

@@ -19,15 +19,15 @@ const CAPABILITIES: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER
 
 /// Where answers are composed.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(crate) struct Answers {
     text: Box<[u8]>,
 }
 
 /// An answer, ready to be sent.
 #[derive(Debug)]
-pub(super) struct Answer<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) peer: SocketAddr,
+pub(crate) struct Answer<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) peer: SocketAddr,
 }
 
 /// How much an answer says beyond what it must.
@@ -45,14 +45,14 @@ enum Detail {
 
 impl Answers {
     /// Room for the longest answer: no longer than the longest request.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             text: vec![0; DATAGRAM_LEN_MAX].into(),
         }
     }
 
     /// Composes the answer to a request.
-    pub(super) fn compose(
+    pub(crate) fn compose(
         &mut self,
         context: &Context<'_>,
         rejection: Rejection,

@@ -170,22 +170,7 @@ impl Forwarder {
         };
         match explanation.kind {
             Kind::Request => {
-                let context = Context {
-                    plan,
-                    keys: plan.keys(),
-                    pins: &self.pins,
-                    flows: &self.shared.flows,
-                    decisions: &self.shared.decisions,
-                    metrics: &self.metrics,
-                    message: &self.message,
-                    bytes,
-                    flow,
-                    direction: explanation.direction,
-                    call_id,
-                    worker: self.worker,
-                    workers: self.workers,
-                    now,
-                };
+                let context = self.base.context(plan, &self.message, bytes, flow, now);
                 self.edits.clear();
                 let request = context.explain(fault, &mut self.edits, &mut self.routes);
                 explanation.request = Some(request);

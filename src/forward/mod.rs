@@ -41,19 +41,19 @@ mod via;
 
 use std::sync::Arc;
 
-use self::answer::Answers;
+pub(crate) use self::answer::Answers;
 use self::budget::AnswerBudget;
 pub use self::explain::{
     Explanation, Leads, Refusal, RequestExplanation, ResponseExplanation, Way,
 };
-use self::rejection::{Rejection, Reply};
-use self::request::Decision;
-use self::route_set::RouteSet;
+pub(crate) use self::rejection::{Rejection, Reply};
+pub(crate) use self::request::Decision;
+pub(crate) use self::route_set::RouteSet;
 pub use self::shared::Shared;
 pub use self::unreachable::Undelivered;
-use crate::affinity::{CallIdHash, Decisions, Keys, MovedFlows, Pins};
+use crate::affinity::{CallIdHash, Decisions, Keys, Mode, MovedFlows, Pins};
 use crate::metrics::WorkerMetrics;
-use crate::net::{Flow, IpAddr, ListenerIndex, WorkerIndex};
+use crate::net::{Flow, IpAddr, ListenerIndex, ServerIndex, WorkerIndex};
 use crate::packet::{Buffer, EditList};
 use crate::route::{Direction, Plan};
 use crate::sip::{Kind, Message, Method, Noise, ParseError, classify_noise};
@@ -63,20 +63,50 @@ use crate::verdict::{DropReason, Verdict};
 /// The stateless forwarder of one worker: what it reuses from message to message.
 #[derive(Debug)]
 pub struct Forwarder {
-    worker: WorkerIndex,
-    workers: u8,
-    pins: Arc<Pins>,
-    shared: Arc<Shared>,
-    metrics: Arc<WorkerMetrics>,
-    message: Box<Message>,
-    edits: Box<EditList>,
-    routes: Box<RouteSet>,
-    answers: Answers,
+    pub(crate) base: Base,
+    pub(crate) message: Box<Message>,
+    pub(crate) edits: Box<EditList>,
+    pub(crate) routes: Box<RouteSet>,
+    pub(crate) answers: Answers,
     budget: AnswerBudget,
 }
 
+/// What all decisions of one worker read and remember.
+#[derive(Debug)]
+pub(crate) struct Base {
+    pub(crate) worker: WorkerIndex,
+    pub(crate) workers: u8,
+    pub(crate) pins: Arc<Pins>,
+    shared: Arc<Shared>,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+}
+
+/// How a request is forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Course {
+    /// What our branch says.
+    pub(crate) mode: Mode,
+    /// Which try of its transaction it is, 0 for the first.
+    pub(crate) attempt: u8,
+    /// The server that hunting has come to, instead of what the message says.
+    pub(crate) server: Option<ServerIndex>,
+    /// The branch is that of a transaction which is not here: a CANCEL whose INVITE a crash took
+    /// (RFC 3261 §16.10). Its responses are forwarded by what their `Via` says.
+    pub(crate) passing: bool,
+}
+
+impl Course {
+    /// Without a transaction, where the message says.
+    pub(crate) const STATELESS: Self = Self {
+        mode: Mode::Stateless,
+        attempt: 0,
+        server: None,
+        passing: false,
+    };
+}
+
 /// One request, and everything its decision may read.
-struct Context<'a> {
+pub(crate) struct Context<'a> {
     plan: &'a Plan,
     keys: &'a Keys,
     pins: &'a Pins,
@@ -87,10 +117,52 @@ struct Context<'a> {
     bytes: &'a [u8],
     flow: Flow,
     direction: Direction,
-    call_id: CallIdHash,
+    pub(crate) call_id: CallIdHash,
     worker: WorkerIndex,
     workers: u8,
+    course: Course,
     now: Instant,
+}
+
+impl Base {
+    /// A request with what its decision reads.
+    #[inline]
+    pub(crate) fn context<'a>(
+        &'a self,
+        plan: &'a Plan,
+        message: &'a Message,
+        bytes: &'a [u8],
+        flow: Flow,
+        now: Instant,
+    ) -> Context<'a> {
+        Context {
+            plan,
+            keys: plan.keys(),
+            pins: &self.pins,
+            flows: &self.shared.flows,
+            decisions: &self.shared.decisions,
+            metrics: &self.metrics,
+            message,
+            bytes,
+            flow,
+            direction: plan.direction(flow.listener, flow.peer.ip()),
+            call_id: plan
+                .keys()
+                .call_id_hash(message.call_id().unwrap_or_default().of(bytes)),
+            worker: self.worker,
+            workers: self.workers,
+            course: Course::STATELESS,
+            now,
+        }
+    }
+}
+
+impl Context<'_> {
+    /// The same request, forwarded in another way.
+    #[must_use]
+    pub(crate) fn on(self, course: Course) -> Self {
+        Self { course, ..self }
+    }
 }
 
 impl Forwarder {
@@ -104,11 +176,13 @@ impl Forwarder {
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
         Self {
-            worker,
-            workers: workers.max(1),
-            pins,
-            shared: Arc::new(Shared::new(0)),
-            metrics,
+            base: Base {
+                worker,
+                workers: workers.max(1),
+                pins,
+                shared: Arc::new(Shared::new(0)),
+                metrics,
+            },
             message: Box::new(Message::new()),
             edits: Box::new(EditList::new()),
             routes: Box::default(),
@@ -119,8 +193,9 @@ impl Forwarder {
 
     /// With the memory that it shares with the other workers' forwarders.
     #[must_use]
-    pub fn with_shared(self, shared: Arc<Shared>) -> Self {
-        Self { shared, ..self }
+    pub fn with_shared(mut self, shared: Arc<Shared>) -> Self {
+        self.base.shared = shared;
+        self
     }
 
     /// Decides about one datagram.
@@ -134,23 +209,37 @@ impl Forwarder {
         flow: &mut Flow,
         now: Instant,
     ) -> Verdict {
+        let parsed = match self.read(plan, buffer.payload(), flow) {
+            Ok(parsed) => parsed,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        match self.message.kind() {
+            Kind::Request => self.on_request(parsed, Course::STATELESS, plan, buffer, flow, now),
+            Kind::Response => self.on_response(parsed, plan, buffer, flow, now),
+            Kind::Unknown => Verdict::Drop(DropReason::NotSip),
+        }
+    }
+
+    /// Reads a datagram as a message, if it may be one.
+    #[inline]
+    pub(crate) fn read(
+        &mut self,
+        plan: &Plan,
+        bytes: &[u8],
+        flow: &Flow,
+    ) -> Result<Result<(), ParseError>, DropReason> {
         // The steering program has looked already; what came another way it has not seen.
         if !plan.admits(flow.listener, flow.peer.ip()) {
-            return Verdict::Drop(DropReason::SourceDenied);
+            return Err(DropReason::SourceDenied);
         }
-        if let Some(noise) = classify_noise(buffer.payload()) {
-            return Verdict::Drop(match noise {
+        if let Some(noise) = classify_noise(bytes) {
+            return Err(match noise {
                 Noise::Keepalive => DropReason::Keepalive,
                 Noise::Stun => DropReason::Stun,
                 Noise::SigComp => DropReason::SigComp,
             });
         }
-        let parsed = self.message.parse(buffer.payload());
-        match self.message.kind() {
-            Kind::Request => self.on_request(parsed, plan, buffer, flow, now),
-            Kind::Response => self.on_response(parsed, plan, buffer, flow, now),
-            Kind::Unknown => Verdict::Drop(DropReason::NotSip),
-        }
+        Ok(self.message.parse(bytes))
     }
 
     /// Whether the last message was a 2xx to an INVITE or a REGISTER: a farm that asks for passwords
@@ -166,34 +255,20 @@ impl Forwarder {
     }
 
     #[inline]
-    fn on_request(
+    pub(crate) fn on_request(
         &mut self,
         parsed: Result<(), ParseError>,
+        course: Course,
         plan: &Plan,
         buffer: &mut Buffer<'_>,
         flow: &mut Flow,
         now: Instant,
     ) -> Verdict {
         let method = self.message.method();
-        let bytes = buffer.payload();
-        let context = Context {
-            plan,
-            keys: plan.keys(),
-            pins: &self.pins,
-            flows: &self.shared.flows,
-            decisions: &self.shared.decisions,
-            metrics: &self.metrics,
-            message: &self.message,
-            bytes,
-            flow: *flow,
-            direction: plan.direction(flow.listener, flow.peer.ip()),
-            call_id: plan
-                .keys()
-                .call_id_hash(self.message.call_id().unwrap_or_default().of(bytes)),
-            worker: self.worker,
-            workers: self.workers,
-            now,
-        };
+        let context = self
+            .base
+            .context(plan, &self.message, buffer.payload(), *flow, now)
+            .on(course);
         self.edits.clear();
         let decision = match parsed {
             Ok(()) => context.forward(&mut self.edits, &mut self.routes),
@@ -201,7 +276,7 @@ impl Forwarder {
         };
         let rejection = match decision {
             Ok(Decision::Forward(forwarding)) => {
-                self.metrics.requests[method as usize].increment();
+                self.base.metrics.requests[method as usize].increment();
                 return match forwarding.apply(&self.edits, buffer) {
                     Ok(()) => {
                         *flow = forwarding.flow;
@@ -213,39 +288,54 @@ impl Forwarder {
             Ok(Decision::HandOver(home)) => return Verdict::HandOver(home),
             Err(rejection) => rejection,
         };
-        self.metrics.requests[method as usize].increment();
-        match rejection.reply(method) {
-            Reply::Silence(reason) => Verdict::Drop(reason),
-            Reply::Answer(status) => {
-                self.metrics.punted.increment();
-                // Who the operator knows is told as often as it asks; the source of a stranger's
-                // request may be somebody else.
-                let per_source = match context.direction {
-                    Direction::Outside => plan.rules.answers_per_source,
-                    Direction::Farm | Direction::Trusted => None,
-                };
-                let source = flow.peer.ip();
-                let sources = &self.shared.sources;
-                if !sources.take(per_source, context.keys, source, now) {
-                    return Verdict::Drop(DropReason::AnswerLimitedSource);
-                }
-                let per_second = plan.rules.answers_per_second;
-                if !self.budget.take(per_second, self.workers, now) {
-                    return Verdict::Drop(DropReason::AnswerLimited);
-                }
-                let answer = match self.answers.compose(&context, rejection, status) {
-                    Ok(answer) => answer,
-                    Err(reason) => return Verdict::Drop(reason),
-                };
-                let peer = answer.peer;
-                if buffer.replace(answer.bytes).is_err() {
-                    return Verdict::Drop(DropReason::NoRoom);
-                }
-                flow.peer = peer;
-                self.metrics.answer(status);
-                Verdict::Transmit
-            }
+        self.base.metrics.requests[method as usize].increment();
+        self.reject(rejection, plan, buffer, flow, now)
+    }
+
+    /// Does what a rejection asks for: a stateless answer in the place of the request, or nothing.
+    pub(crate) fn reject(
+        &mut self,
+        rejection: Rejection,
+        plan: &Plan,
+        buffer: &mut Buffer<'_>,
+        flow: &mut Flow,
+        now: Instant,
+    ) -> Verdict {
+        let status = match rejection.reply(self.message.method()) {
+            Reply::Silence(reason) => return Verdict::Drop(reason),
+            Reply::Answer(status) => status,
+        };
+        let metrics = &self.base.metrics;
+        metrics.punted.increment();
+        let context = self
+            .base
+            .context(plan, &self.message, buffer.payload(), *flow, now);
+        // Who the operator knows is told as often as it asks; the source of a stranger's
+        // request may be somebody else.
+        let per_source = match context.direction {
+            Direction::Outside => plan.rules.answers_per_source,
+            Direction::Farm | Direction::Trusted => None,
+        };
+        let source = flow.peer.ip();
+        let sources = &self.base.shared.sources;
+        if !sources.take(per_source, context.keys, source, now) {
+            return Verdict::Drop(DropReason::AnswerLimitedSource);
         }
+        let per_second = plan.rules.answers_per_second;
+        if !self.budget.take(per_second, self.base.workers, now) {
+            return Verdict::Drop(DropReason::AnswerLimited);
+        }
+        let answer = match self.answers.compose(&context, rejection, status) {
+            Ok(answer) => answer,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        let peer = answer.peer;
+        if buffer.replace(answer.bytes).is_err() {
+            return Verdict::Drop(DropReason::NoRoom);
+        }
+        flow.peer = peer;
+        metrics.answer(status);
+        Verdict::Transmit
     }
 }
 

@@ -5,7 +5,7 @@ use crate::verdict::DropReason;
 
 /// Why a request is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rejection {
+pub(crate) enum Rejection {
     /// It is malformed in a part that forwarding needs (RFC 3261 §16.3 step 1).
     Syntax(ParseError),
     /// The scheme of the Request-URI is unknown, or `sips` where there is no TLS (§16.3 step 2).
@@ -40,7 +40,7 @@ pub(super) enum Rejection {
 
 /// What goes on the wire for a rejected request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// A stateless answer with this status.
     Answer(u16),
     /// Nothing.
@@ -99,7 +99,7 @@ impl Rejection {
     }
 
     /// Maps a rejection to what goes on the wire.
-    pub(super) fn reply(self, method: Method) -> Reply {
+    pub(crate) fn reply(self, method: Method) -> Reply {
         match self.status(method) {
             // RFC 3261 §17: there is never a response to an ACK.
             Some(_) if method == Method::Ack => Reply::Silence(self.silent_reason()),

@@ -5,10 +5,11 @@ use super::route_set::RouteSet;
 use super::target::{Choice, Target};
 use super::{Context, Rejection, record_route};
 use crate::affinity::{
-    AnswerInput, Branch, BranchInput, Mode, NodeId, SentBy, VIA_PARAMETER_NAME, ViaParameter,
+    AnswerInput, Branch, BranchInput, Mode, NodeId, SentBy, VIA_PARAMETER_NAME, VIA_PASSING,
+    ViaParameter,
 };
 use crate::config::{Reach, Side};
-use crate::net::{Endpoint, Flow, Protocol, ServerId, WorkerIndex};
+use crate::net::{Endpoint, Flow, PoolIndex, Protocol, ServerId, WorkerIndex};
 use crate::packet::{Buffer, EditList};
 use crate::route::{Action, Direction, Listener, Pool};
 use crate::sip::{HeaderName, Host, Method, ParseError, Span, Via};
@@ -19,24 +20,31 @@ const MAX_FORWARDS: &[u8] = b"Max-Forwards: 70\r\n";
 
 /// What becomes of a request that is not rejected.
 #[derive(Debug)]
-pub(super) enum Decision {
+pub(crate) enum Decision {
     Forward(Forwarding),
     HandOver(WorkerIndex),
 }
 
 /// A request about to leave: what the edit list does not say.
 #[derive(Debug)]
-pub(super) struct Forwarding {
-    pub(super) flow: Flow,
+pub(crate) struct Forwarding {
+    pub(crate) flow: Flow,
+    /// Where it goes.
+    #[expect(dead_code, reason = "for transactions")]
+    pub(crate) target: Target,
+    /// Another server of this pool may be tried instead: the pool has chosen the server, and no
+    /// dialog binds the request to it.
+    #[expect(dead_code, reason = "for transactions")]
+    pub(crate) hunts: Option<PoolIndex>,
     /// RFC 3261 §18.3: bytes behind the message are not forwarded.
-    end: usize,
+    pub(crate) end: usize,
     /// Max-Forwards with as many digits as before: written in place.
     patch: Option<(Span, [u8; 3])>,
 }
 
 impl Forwarding {
     /// Changes the bytes.
-    pub(super) fn apply(
+    pub(crate) fn apply(
         &self,
         edits: &EditList,
         buffer: &mut Buffer<'_>,
@@ -50,11 +58,19 @@ impl Forwarding {
         }
         edits.apply(buffer).map_err(DropReason::from)
     }
+
+    /// Makes the edit list say everything, for whoever keeps it.
+    #[expect(dead_code, reason = "for transactions")]
+    pub(crate) fn complete(&mut self, edits: &mut EditList) {
+        if let Some((span, digits)) = self.patch.take() {
+            edits.replace(span.range(), digits.get(..span.len()).unwrap_or_default());
+        }
+    }
 }
 
 impl Context<'_> {
     /// Decides where a well-formed request goes and lists its edits.
-    pub(super) fn forward(
+    pub(crate) fn forward(
         &self,
         edits: &mut EditList,
         routes: &mut RouteSet,
@@ -77,7 +93,12 @@ impl Context<'_> {
         self.own_options(routes)?;
         let path = self.path_rows(received)?;
 
-        let target = match self.choose(routes)? {
+        let hunted = self.course.server.and_then(|index| self.plan.server(index));
+        let choice = match hunted {
+            Some(server) => Choice::Forward(self.to_server(server)),
+            None => self.choose(routes)?,
+        };
+        let target = match choice {
             Choice::Forward(target) => target,
             Choice::HandOver(home) => return Ok(Decision::HandOver(home)),
         };
@@ -108,12 +129,17 @@ impl Context<'_> {
         self.check_size(&target, end, edits)?;
         self.count_request(&target);
         self.note_flow(routes);
+        let hunts = target
+            .pool
+            .filter(|_| routes.token.is_none() && self.message.to_tag().is_none());
         Ok(Decision::Forward(Forwarding {
             flow: Flow {
                 listener: egress.index,
                 local: egress.address,
                 peer: target.peer,
             },
+            target,
+            hunts,
             end,
             patch,
         }))
@@ -176,11 +202,11 @@ impl Context<'_> {
         }
     }
 
-    pub(super) fn branch(&self, via: &Via) -> Branch {
+    pub(crate) fn branch(&self, via: &Via) -> Branch {
         let bytes = self.bytes;
         self.keys.branch(
-            Mode::Stateless,
-            0,
+            self.course.mode,
+            self.course.attempt,
             &BranchInput {
                 branch: via.branch.unwrap_or_default().of(bytes),
                 sent_by: match via.host {
@@ -295,8 +321,11 @@ impl Context<'_> {
             listener: self.flow.listener,
             // RFC 3261 §16.11: a retransmission leaves as the same bytes, from whatever node. Only
             // a transaction has a node that its responses must come home to.
-            node: NodeId::default(),
-            flags: 0,
+            node: match self.course.mode {
+                Mode::Stateless => NodeId::default(),
+                Mode::Stateful => NodeId(u16::from(self.plan.node)),
+            },
+            flags: if self.course.passing { VIA_PASSING } else { 0 },
         }
     }
 
@@ -356,15 +385,15 @@ impl Context<'_> {
         }
     }
 
-    pub(super) fn sender_tag(&self) -> &[u8] {
+    pub(crate) fn sender_tag(&self) -> &[u8] {
         self.message.from_tag().unwrap_or_default().of(self.bytes)
     }
 
-    pub(super) fn cseq(&self) -> u32 {
+    pub(crate) fn cseq(&self) -> u32 {
         self.message.cseq().map_or(0, |cseq| cseq.number)
     }
 
-    pub(super) fn answer_input(&self) -> AnswerInput<'_> {
+    pub(crate) fn answer_input(&self) -> AnswerInput<'_> {
         AnswerInput {
             call_id: self.call_id,
             cseq: self.cseq(),

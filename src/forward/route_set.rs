@@ -17,7 +17,7 @@ use crate::sip::{HeaderName, NameAddr, ParseError, Span, Uri, values};
 /// The Route values of a request and what becomes of them. One per worker, read into again and
 /// again: it is too large to be moved about.
 #[derive(Debug, Default)]
-pub(super) struct RouteSet {
+pub(crate) struct RouteSet {
     /// Where each value stands: its row (position among the Route rows) and its bytes.
     values: ArrayVec<(u8, Span), ROUTE_VALUES_MAX>,
     /// Values removed from the front: our own.

@@ -12,7 +12,7 @@ use super::route_set::RouteSet;
 use super::via::is_forbidden;
 use super::{Context, Rejection, pin_key};
 use crate::affinity::{
-    CallIdHash, ClientFlow, Ground, Mode, NewPin, Pin, PinOutcome, Transaction, home_worker,
+    CallIdHash, ClientFlow, Ground, NewPin, Pin, PinOutcome, Transaction, home_worker,
 };
 use crate::balance::AffinityKey;
 use crate::config::Side;
@@ -23,19 +23,19 @@ use crate::verdict::DropReason;
 
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// The address.
-    pub(super) peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
     /// Which side of us it is on.
-    pub(super) side: Side,
+    pub(crate) side: Side,
     /// The server, if it is one.
-    pub(super) server: Option<ServerIndex>,
+    pub(crate) server: Option<ServerIndex>,
     /// The pool, if we chose the server rather than the message: then its way to address a server
     /// applies.
-    pub(super) pool: Option<PoolIndex>,
+    pub(crate) pool: Option<PoolIndex>,
     /// The request goes to a client's flow instead of where its Request-URI says: the listener that
     /// the client sends to.
-    pub(super) flow: Option<ListenerIndex>,
+    pub(crate) flow: Option<ListenerIndex>,
 }
 
 /// What target selection found out.
@@ -269,7 +269,7 @@ impl Context<'_> {
         }
     }
 
-    fn to_server(&self, server: &Server) -> Target {
+    pub(super) fn to_server(&self, server: &Server) -> Target {
         Target {
             peer: server.address,
             side: Side::Farm,
@@ -366,7 +366,7 @@ impl Context<'_> {
     }
 
     /// The pin of this Call-ID on this passage.
-    fn pin(&self) -> Option<Pin> {
+    pub(crate) fn pin(&self) -> Option<Pin> {
         match self.plan.rules.pins {
             true => self.pins.find(self.pin_key(), self.now),
             false => None,
@@ -416,7 +416,7 @@ impl Context<'_> {
         (home != self.worker).then_some(home)
     }
 
-    fn pin_key(&self) -> CallIdHash {
+    pub(crate) fn pin_key(&self) -> CallIdHash {
         let sender = (self.direction == Direction::Farm).then_some(self.flow.peer.ip());
         pin_key(self.call_id, self.flow.listener, sender)
     }
@@ -479,7 +479,7 @@ impl Context<'_> {
         }
         let new = NewPin {
             server: chosen.index,
-            mode: Mode::Stateless,
+            mode: self.course.mode,
             transaction: self.transaction(),
         };
         let insertion = self.pins.insert(self.pin_key(), new, self.now);
@@ -548,7 +548,7 @@ impl Context<'_> {
         core::ptr::eq(of_pool, pool).then_some(server)
     }
 
-    fn transaction(&self) -> Transaction {
+    pub(crate) fn transaction(&self) -> Transaction {
         Transaction {
             invite: self.message.method() == Method::Invite,
             cseq: self.cseq(),

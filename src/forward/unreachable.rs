@@ -98,7 +98,7 @@ impl Forwarder {
         match self.undelivered(plan, quoted, flow) {
             Ok(undelivered) => {
                 if let Some(server) = undelivered.server {
-                    self.metrics.server(server).unreachable.increment();
+                    self.base.metrics.server(server).unreachable.increment();
                 }
                 DropReason::Unreachable
             }

@@ -30,7 +30,7 @@ pub(super) struct Mark {
 impl Context<'_> {
     /// Where the response to the request goes, whose top `Via` is `via`.
     #[inline]
-    pub(super) fn response_target(&self, via: &Via) -> SocketAddr {
+    pub(crate) fn response_target(&self, via: &Via) -> SocketAddr {
         let source = self.flow.peer;
         let port = match via.rport {
             Some(_) => source.port(),

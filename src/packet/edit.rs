@@ -59,6 +59,13 @@ struct Edit {
 
 const _: () = assert!(EDIT_BYTES_MAX <= u16::MAX as usize);
 
+/// Bytes of one edit in a saved list.
+const SAVED_EDIT_LEN: usize = 8;
+
+/// Bytes of the longest saved list.
+pub const SAVED_EDITS_LEN_MAX: usize = 1 + EDITS_MAX * SAVED_EDIT_LEN + EDIT_BYTES_MAX;
+const _: () = assert!(EDITS_MAX <= u8::MAX as usize);
+
 impl Edit {
     fn text_len(&self) -> usize {
         usize::from(self.text_end - self.text_start)
@@ -227,6 +234,79 @@ impl EditList {
     #[inline]
     pub fn end(&mut self) {
         self.open = None;
+    }
+
+    /// Writes the list in a form that [`restore`](Self::restore) reads, and returns its length, at
+    /// most [`SAVED_EDITS_LEN_MAX`].
+    ///
+    /// ```text
+    /// count 8 │ count × (at 16, end 16, text start 16, text end 16) │ text
+    /// ```
+    ///
+    /// # Errors
+    /// The error that poisoned the list; [`EditError::NoRoom`] if `out` is too short or an edit
+    /// stands behind the first 65,535 bytes.
+    pub fn save(&self, out: &mut [u8]) -> Result<usize, EditError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let len = 1 + self.edits.len() * SAVED_EDIT_LEN + self.text.len();
+        let out = out.get_mut(..len).ok_or(EditError::NoRoom)?;
+        let (count, rest) = out.split_first_mut().ok_or(EditError::NoRoom)?;
+        *count = u8::try_from(self.edits.len()).map_err(|_| EditError::NoRoom)?;
+        let (heads, text) = rest.split_at_mut(self.edits.len() * SAVED_EDIT_LEN);
+        for (edit, head) in self
+            .edits
+            .iter()
+            .zip(heads.chunks_exact_mut(SAVED_EDIT_LEN))
+        {
+            let short = |offset: u32| u16::try_from(offset).map_err(|_| EditError::NoRoom);
+            let fields = [
+                short(edit.at)?,
+                short(edit.end)?,
+                edit.text_start,
+                edit.text_end,
+            ];
+            for (field, place) in fields.iter().zip(head.chunks_exact_mut(2)) {
+                place.copy_from_slice(&field.to_le_bytes());
+            }
+        }
+        text.copy_from_slice(&self.text);
+        Ok(len)
+    }
+
+    /// Becomes the list that was saved; poisoned if `saved` is not one.
+    pub fn restore(&mut self, saved: &[u8]) {
+        self.clear();
+        if self.try_restore(saved).is_none() {
+            self.clear();
+            self.poison(EditError::OutOfRange);
+        }
+    }
+
+    fn try_restore(&mut self, saved: &[u8]) -> Option<()> {
+        let (count, rest) = saved.split_first()?;
+        let (heads, text) = rest.split_at_checked(usize::from(*count) * SAVED_EDIT_LEN)?;
+        let mut last = 0;
+        for head in heads.chunks_exact(SAVED_EDIT_LEN) {
+            let mut fields = head
+                .chunks_exact(2)
+                .filter_map(|field| Some(u16::from_le_bytes(field.try_into().ok()?)));
+            let edit = Edit {
+                at: fields.next()?.into(),
+                end: fields.next()?.into(),
+                text_start: fields.next()?,
+                text_end: fields.next()?,
+            };
+            let in_text =
+                edit.text_start <= edit.text_end && usize::from(edit.text_end) <= text.len();
+            if !in_text || edit.at < last || edit.end < edit.at {
+                return None;
+            }
+            last = edit.end;
+            self.edits.try_push(edit).ok()?;
+        }
+        self.text.try_extend_from_slice(text).ok()
     }
 
     /// Applies all edits to `buffer`. The end of the payload stays where it is in memory, its start

@@ -52,7 +52,7 @@ use core::ops::Range;
 
 pub use buffer::{Buffer, NoRoom};
 pub use checksum::Sum;
-pub use edit::{EditError, EditList};
+pub use edit::{EditError, EditList, SAVED_EDITS_LEN_MAX};
 pub use ethernet::MacAddress;
 pub use text::{Text, Writer};
 pub use vlan::{Tag, Tags};

@@ -4,6 +4,7 @@ use core::fmt::Write as _;
 
 use super::networks::Networks;
 use crate::config::{Nat, PathPolicy, Side};
+use crate::metrics::METHODS;
 use crate::net::{ListenerIndex, SocketAddr, canonical};
 
 /// One served address with its precomputed text.
@@ -25,6 +26,10 @@ pub struct Listener {
     pub path: PathPolicy,
     /// Peers that are trusted here, besides those trusted everywhere.
     pub(super) trusted: Networks,
+    /// Methods handled with a transaction, a bit each by their number in [`METHODS`].
+    stateful: u16,
+    /// The listener whose address transactions write into their `Via`.
+    pub node_listener: Option<ListenerIndex>,
     pub(super) lists: Option<Lists>,
     via_prefix: Box<[u8]>,
     record_route_suffix: Box<[u8]>,
@@ -76,6 +81,8 @@ impl Listener {
             nat: config.nat,
             path: config.path,
             trusted: Networks::new(config.trusted.iter().copied()),
+            stateful: stateful(&config.stateful),
+            node_listener: None,
             lists: Lists::new(config),
             via_prefix: format!("Via: SIP/2.0/UDP {host_port}{rport};branch=")
                 .into_bytes()
@@ -97,6 +104,15 @@ impl Listener {
         &self.record_route_suffix
     }
 
+    /// Whether requests of a method, by its number in [`METHODS`], are handled with a transaction.
+    #[inline]
+    pub fn is_stateful(&self, method: usize) -> bool {
+        u32::try_from(method)
+            .ok()
+            .and_then(|method| self.stateful.checked_shr(method))
+            .is_some_and(|bits| bits & 1 != 0)
+    }
+
     /// `host:port` as advertised.
     pub fn host_port(&self) -> &str {
         &self.host_port
@@ -108,6 +124,16 @@ impl Listener {
         self.address.is_ipv4() == address.is_ipv4()
     }
 }
+
+/// The methods as bits.
+fn stateful(methods: &[String]) -> u16 {
+    let numbers = METHODS.iter().zip(0..);
+    numbers
+        .filter(|(name, _)| methods.iter().any(|method| method == *name))
+        .fold(0, |bits, (_, number)| bits | 1_u16 << number)
+}
+
+const _: () = assert!(METHODS.len() <= 16);
 
 /// The address with an IPv4-mapped IP as IPv4.
 pub(super) fn with_canonical_ip(address: SocketAddr) -> SocketAddr {
@@ -144,7 +170,18 @@ mod tests {
             path: PathPolicy::Off,
             freebind: false,
             interface: None,
+            stateful: vec!["INVITE".to_owned()],
+            node_listener: None,
         }
+    }
+
+    #[test]
+    fn methods_are_stateful_as_configured() {
+        let listener = listener("198.18.0.1:5060", None);
+        for (number, name) in METHODS.iter().enumerate() {
+            assert_eq!(listener.is_stateful(number), *name == "INVITE", "{name}");
+        }
+        assert!(!listener.is_stateful(99));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::standing::{Health, OperatorState, Standing};
 use super::{Action, Direction, Listener, Question, Rule};
 use crate::affinity::Keys;
 use crate::balance::{AffinityKey, Choice, Maglev, StatelessSelect, TableError};
-use crate::config::{Config, Reach, Side};
+use crate::config::{Config, Hunting, Reach, Side};
 use crate::net::{IpAddr, ListenerIndex, Network, PoolIndex, ServerId, ServerIndex, SocketAddr};
 use crate::time::Instant;
 
@@ -115,6 +115,8 @@ pub struct Pool {
     pub reach: Reach,
     /// Largest request sent over UDP.
     pub udp_max_request: Option<usize>,
+    /// What becomes of an INVITE that its server does not take.
+    pub hunting: Hunting,
     table: Option<Arc<Maglev>>,
 }
 

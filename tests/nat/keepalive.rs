@@ -13,6 +13,7 @@ use viaduct::forward::Forwarder;
 use viaduct::metrics::WorkerMetrics;
 use viaduct::net::ListenerIndex;
 use viaduct::packet::{PartialChecksum, parse};
+use viaduct::proxy::Proxy;
 use viaduct::route::{Plan, ServerRegistry};
 use viaduct::verdict::DropReason;
 
@@ -45,7 +46,11 @@ fn a03_keepalives_on_a_kernel_socket_are_dropped_and_counted() {
             |worker| {
                 let pins = Arc::new(Pins::new(64));
                 let forwarder = Forwarder::new(worker, 1, pins, metrics.clone());
-                SipHandler::new(forwarder, plan.clone(), Arc::new(Samples::new()))
+                SipHandler::new(
+                    Proxy::new(forwarder),
+                    plan.clone(),
+                    Arc::new(Samples::new()),
+                )
             },
             &[],
         )

@@ -267,6 +267,7 @@ impl Lab {
                     });
                 }
                 Verdict::Drop(reason) => return Outcome::Dropped(reason),
+                Verdict::Absorb => panic!("without transactions nothing is for us"),
                 Verdict::HandOver(home) => {
                     assert_eq!(buffer.payload(), bytes, "handed over untouched");
                     assert_eq!(flow, received, "handed over untouched");

@@ -292,6 +292,10 @@ impl Report {
                 self.verdict = format!("dropped: {}", reason.as_str());
                 self.rows.push(("verdict", lines));
             }
+            Verdict::Absorb => {
+                self.verdict = "taken: it was for us".to_owned();
+                self.row("verdict", self.verdict.clone());
+            }
             Verdict::HandOver(worker) => {
                 self.verdict = format!("handed over to worker {}", worker.0);
                 self.row("verdict", self.verdict.clone());

@@ -413,6 +413,7 @@ fn the_explanation_agrees_with_the_decision() {
                 }
                 (Verdict::Drop(_), Some(refusal)) => assert_eq!(refusal.status, None, "{name}"),
                 (verdict, None) => panic!("{name} from {from}: {verdict:?}:\n{report}"),
+                (Verdict::Absorb, _) => panic!("{name}: no transaction takes anything"),
                 (Verdict::HandOver(_), _) => panic!("{name}: one worker hands nothing over"),
             }
         }

@@ -1,7 +1,7 @@
 //! What no single section can see: names that must exist, addresses that must differ.
 
 use super::super::reader::Faults;
-use super::super::{Action, Config, HeaderTest, KeySource, Peers, Route};
+use super::super::{Action, Config, HeaderTest, KeySource, Listener, Peers, Route};
 use crate::limits::{
     EXEMPT_NETWORKS_MAX, LISTENERS_MAX, POOLS_MAX, ROUTES_CONFIGURED_MAX, SERVERS_MAX,
 };
@@ -32,6 +32,19 @@ pub(super) fn check(config: &Config, faults: &Faults) {
                 &listener.name,
                 "is taken already",
             );
+        }
+        if let Some(name) = &listener.node_listener {
+            let own = config.listeners.iter().find(|other| other.name == *name);
+            let same_family = |other: &Listener| {
+                other.address.is_ipv4() == listener.address.is_ipv4() && other.name != listener.name
+            };
+            if !own.is_some_and(same_family) {
+                faults.add(
+                    format!("listeners[{index}].node_listener"),
+                    format!("{name:?}"),
+                    "is not the name of another listener of the same address family",
+                );
+            }
         }
         if earlier
             .iter()

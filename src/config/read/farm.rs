@@ -1,7 +1,7 @@
 //! Pools and their servers.
 
 use super::super::reader::Reader;
-use super::super::{Pool, Reach, Server};
+use super::super::{Hunting, Pool, Reach, Server};
 use super::{address, name, networks};
 use crate::limits::WEIGHT_MAX;
 
@@ -27,6 +27,7 @@ pub(super) fn pool(table: Reader<'_>) -> Option<Pool> {
         udp_max_request: table
             .integer("udp_max_request", 1300..=65_507)
             .and_then(|n: i64| usize::try_from(n).ok()),
+        hunting: Hunting::read(&table),
     };
     table.finish();
     name.map(|_| pool)

@@ -3,6 +3,7 @@
 use super::super::reader::Reader;
 use super::super::{Listener, Nat, PathPolicy, Side};
 use super::{ADDRESS, address, is_host_name, name, networks, usable_address};
+use crate::metrics::METHODS;
 
 /// One `[[listeners]]` table.
 pub(super) fn listener(table: Reader<'_>) -> Option<Listener> {
@@ -37,6 +38,8 @@ pub(super) fn listener(table: Reader<'_>) -> Option<Listener> {
             );
         }
     }
+    let stateful = stateful(&table);
+    let node_listener = table.string("node_listener").map(str::to_owned);
     let allow = networks(&table, "allow");
     let deny = networks(&table, "deny");
     let trusted = networks(&table, "trusted");
@@ -63,7 +66,27 @@ pub(super) fn listener(table: Reader<'_>) -> Option<Listener> {
         path,
         freebind,
         interface,
+        stateful,
+        node_listener,
     })
+}
+
+/// Methods handled with a transaction.
+fn stateful(table: &Reader<'_>) -> Vec<String> {
+    let methods: Vec<String> = table.list("stateful", "a method").unwrap_or_default();
+    for (index, method) in methods.iter().enumerate() {
+        let key = format!("stateful[{index}]");
+        match method.as_str() {
+            "ACK" | "CANCEL" => table.fault(&key, method, "follows its INVITE"),
+            known if METHODS.contains(&known) => {}
+            _ => table.fault(
+                &key,
+                format!("{method:?}"),
+                "is no method that has a transaction of its own here; \"other\" means all unknown ones",
+            ),
+        }
+    }
+    methods
 }
 
 /// The name of a network interface: what `dev_valid_name()` of the kernel takes.

@@ -6,6 +6,32 @@ use proptest::prelude::*;
 
 use super::*;
 
+#[test]
+fn a_saved_list_does_the_same_and_damage_poisons() {
+    let mut list = EditList::new();
+    list.insert(3, b"abc");
+    list.delete(5..7);
+    list.replace(8..9, b"wxyz");
+    let mut saved = [0; SAVED_EDITS_LEN_MAX];
+    let len = list.save(&mut saved).unwrap();
+    let apply = |list: &EditList| {
+        let mut memory = [0_u8; 64];
+        memory[32..44].copy_from_slice(b"0123456789AB");
+        let mut buffer = Buffer::new(&mut memory, 32, 44);
+        list.apply(&mut buffer).map(|()| buffer.payload().to_vec())
+    };
+    let mut other = EditList::new();
+    other.insert(0, b"old");
+    other.restore(&saved[..len]);
+    assert_eq!(apply(&list).unwrap(), b"012abc347wxyz9AB");
+    assert_eq!(apply(&other), apply(&list));
+    assert_eq!(list.save(&mut saved[..len - 1]), Err(EditError::NoRoom));
+    for damaged in [&saved[..0], &saved[..5], &[9; 40], &saved[..len - 1]] {
+        other.restore(damaged);
+        assert!(apply(&other).is_err(), "{damaged:?}");
+    }
+}
+
 const REQUEST: &[u8] = b"OPTIONS sip:a SIP/2.0\r\nVia: x\r\nMax-Forwards: 70\r\n\r\nbody";
 
 fn apply(edits: &EditList, payload: &[u8], headroom: usize) -> Result<Vec<u8>, EditError> {

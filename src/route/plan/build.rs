@@ -41,11 +41,20 @@ impl<'c> Builder<'c> {
         if !(1..=POOLS_MAX).contains(&count) {
             return Err(PlanError::Count("pools", count, POOLS_MAX));
         }
+        let named = |name: &String| {
+            let mut listeners = config.listeners.iter().zip(0_u8..);
+            let (_, index) = listeners.find(|(listener, _)| listener.name == *name)?;
+            Some(ListenerIndex(index))
+        };
         let listeners = config
             .listeners
             .iter()
             .zip(0_u8..)
-            .map(|(listener, index)| Listener::new(ListenerIndex(index), listener))
+            .map(|(listener, index)| {
+                let mut own = Listener::new(ListenerIndex(index), listener);
+                own.node_listener = listener.node_listener.as_ref().and_then(named);
+                own
+            })
             .collect();
         Ok(Self {
             config,
@@ -160,6 +169,7 @@ impl<'c> Builder<'c> {
                     name: pool.name.as_str().into(),
                     reach: pool.reach,
                     udp_max_request: pool.udp_max_request,
+                    hunting: pool.hunting.clone(),
                     table,
                 })
             })
