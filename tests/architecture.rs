@@ -34,6 +34,8 @@ const ROWS: &[&[&str]] = &[
 const EXCEPTIONS: &[(&str, &str)] = &[
     // The monitor fills the egress table that the data path reads.
     ("neighbor", "datapath"),
+    // A method is named as its counter is.
+    ("config", "metrics"),
     // A table is built over affinity keys.
     ("balance", "affinity"),
     // The flood generator and the raw forwarder run on the data path's own rings.
