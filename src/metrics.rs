@@ -63,8 +63,9 @@ pub const METHODS: [&str; 15] = [
 pub const STATUS_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "6xx"];
 
 /// Status codes of our own answers that have a counter each; the last is for all others.
-pub const ANSWERS: [u16; 16] = [
-    200, 400, 403, 404, 416, 420, 421, 480, 482, 483, 500, 501, 503, 505, 513, 0,
+pub const ANSWERS: [u16; 21] = [
+    100, 199, 200, 400, 403, 404, 408, 416, 420, 421, 440, 480, 482, 483, 487, 500, 501, 503, 505,
+    513, 0,
 ];
 
 /// Counters of one worker.

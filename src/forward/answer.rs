@@ -1,15 +1,24 @@
-//! Answers of our own: stateless, RFC 3261 §8.2.6 and §8.2.7.
+//! Answers of our own, RFC 3261 §8.2.6 and §8.2.7.
 //!
-//! An answer is made of the request's own rows, is never longer than the request, so that a forged
-//! source address gains nothing, and is the same for the same request. It goes to the request's
-//! source address, as often as `budget` allows.
+//! An answer is made of the request's own rows, is the same for the same request, and goes to the
+//! request's source address.
+//!
+//! To a stranger no answer is longer than the request, so that a forged source address gains no
+//! bytes. Stateless answers are no longer than the request for anybody, and are sent as often as
+//! `budget` allows. Answers of a transaction are bounded by the table of transactions: one 100, and
+//! a final one that RFC 3261 §17.2.1 repeats ten times in 32 s while nobody acknowledges it. So a
+//! forged INVITE moves at most 12 times its bytes by answers of ours, which is what it moves at any
+//! server with transactions; what lowers the number is the limit of requests per source.
 
+use super::request_uri::to_u16;
 use super::via::{is_forbidden, push_mark};
 use super::{Context, Rejection};
 use crate::limits::DATAGRAM_LEN_MAX;
 use crate::net::SocketAddr;
 use crate::packet::{Text as _, Writer};
-use crate::sip::{HeaderName, HeaderRow, reason_phrase};
+use crate::route::Direction;
+use crate::sip::{HeaderName, HeaderRow, Method, Params, Span, reason_phrase, values};
+use crate::time::Duration;
 use crate::verdict::DropReason;
 
 /// What OPTIONS is told about us (RFC 3261 §11.2), if it fits: we pass every method on, take no
@@ -30,6 +39,26 @@ pub(crate) struct Answer<'a> {
     pub(crate) peer: SocketAddr,
 }
 
+/// What an answer of a transaction says besides its status.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extras<'a> {
+    /// How long ago the request came: what a 100 adds to the client's Timestamp.
+    pub(crate) delay: Duration,
+    /// The To tag instead of our own: in a 199 that of the early dialog that ended, in the 200 of a
+    /// CANCEL that of the INVITE's answers (RFC 3261 §9.2).
+    pub(crate) to_tag: Option<&'a [u8]>,
+    /// The status that ended the early dialog of a 199 (RFC 6228 §6).
+    pub(crate) cause: Option<u16>,
+}
+
+/// All that an answer is made of, but the request.
+#[derive(Clone, Copy, Debug)]
+struct Content<'a> {
+    status: u16,
+    rejection: Option<Rejection>,
+    extras: Extras<'a>,
+}
+
 /// How much an answer says beyond what it must.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Detail {
@@ -39,6 +68,8 @@ enum Detail {
     Reason,
     /// And Content-Length.
     Length,
+    /// And Session-ID, Warning.
+    Hints,
     /// And what we can.
     Capabilities,
 }
@@ -51,12 +82,48 @@ impl Answers {
         }
     }
 
-    /// Composes the answer to a request.
+    /// Composes the stateless answer to a request.
     pub(crate) fn compose(
         &mut self,
         context: &Context<'_>,
         rejection: Rejection,
         status: u16,
+    ) -> Result<Answer<'_>, DropReason> {
+        let content = Content {
+            status,
+            rejection: Some(rejection),
+            extras: Extras::default(),
+        };
+        self.compose_content(context, &content, context.bytes.len())
+    }
+
+    /// Composes the answer to a request that has a transaction; `context` is that of the request,
+    /// with the flow that it came on.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for transactions"))]
+    pub(crate) fn compose_stateful(
+        &mut self,
+        context: &Context<'_>,
+        status: u16,
+        extras: Extras<'_>,
+    ) -> Result<Answer<'_>, DropReason> {
+        let content = Content {
+            status,
+            rejection: None,
+            extras,
+        };
+        // Whoever the operator knows does not forge its address, and gets the whole answer.
+        let limit = match context.direction {
+            Direction::Outside => context.bytes.len(),
+            Direction::Farm | Direction::Trusted => usize::MAX,
+        };
+        self.compose_content(context, &content, limit)
+    }
+
+    fn compose_content(
+        &mut self,
+        context: &Context<'_>,
+        content: &Content<'_>,
+        limit: usize,
     ) -> Result<Answer<'_>, DropReason> {
         let via = context.message.top_via().ok_or(DropReason::Malformed)?;
         let peer = context.response_target(via);
@@ -64,16 +131,17 @@ impl Answers {
         if is_forbidden(peer) || context.plan.listener_at(peer).is_some() {
             return Err(DropReason::NextHopForbidden);
         }
-        let limit = context.bytes.len().min(self.text.len());
+        let limit = limit.min(self.text.len());
         let details = [
             Detail::Capabilities,
+            Detail::Hints,
             Detail::Length,
             Detail::Reason,
             Detail::Bare,
         ];
         for detail in details {
             let text = self.text.get_mut(..limit).unwrap_or_default();
-            if let Some(len) = context.write_answer(text, rejection, status, detail) {
+            if let Some(len) = context.write_answer(text, content, detail) {
                 let bytes = self.text.get(..len).unwrap_or_default();
                 return Ok(Answer { bytes, peer });
             }
@@ -83,14 +151,34 @@ impl Answers {
 }
 
 impl Context<'_> {
+    /// Whether the client of this INVITE wants to hear of each early dialog that ended, and may.
+    ///
+    /// RFC 6228 §6: a proxy sends 199 if the INVITE has `Supported: 199`, and does not if it has
+    /// `Require: 100rel`, since a proxy's 199 is not reliable.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for transactions"))]
+    pub(crate) fn takes_early_end(&self) -> bool {
+        self.message.method() == Method::Invite
+            && self.message.to_tag().is_none()
+            && self.has_value(HeaderName::Supported, b"199")
+            && !self.has_value(HeaderName::Require, b"100rel")
+    }
+
+    fn has_value(&self, name: HeaderName, wanted: &[u8]) -> bool {
+        let rows = self.message.rows(name);
+        rows.flat_map(|row| values(self.bytes, row))
+            .any(|value| value.of(self.bytes).eq_ignore_ascii_case(wanted))
+    }
+
     /// Writes an answer; `None` if it does not fit.
     fn write_answer(
         &self,
         text: &mut [u8],
-        rejection: Rejection,
-        status: u16,
+        content: &Content<'_>,
         detail: Detail,
     ) -> Option<usize> {
+        let Content {
+            status, rejection, ..
+        } = *content;
         let mut out = Writer::new(text);
         out.push(b"SIP/2.0 ");
         out.push_decimal(u32::from(status));
@@ -110,13 +198,23 @@ impl Context<'_> {
             let Some(row) = self.message.first(name) else {
                 continue;
             };
-            if name == HeaderName::To && self.message.to_tag().is_none() {
-                self.write_to(&mut out, row);
+            // RFC 3261 §8.2.6.2: a To tag, but in a 100.
+            if name == HeaderName::To && self.message.to_tag().is_none() && status != 100 {
+                self.write_to(&mut out, row, content.extras.to_tag);
             } else {
                 out.push(row.row.of(self.bytes));
             }
         }
-        if rejection == Rejection::ProxyRequire {
+        if status == 100 {
+            self.write_timestamp(&mut out, content.extras.delay);
+        }
+        if let Some(cause) = content.extras.cause {
+            // RFC 6228 §6: a 199 says which response ended the dialog.
+            out.push(b"Reason: SIP;cause=");
+            out.push_decimal(u32::from(cause));
+            out.push(b"\r\n");
+        }
+        if rejection == Some(Rejection::ProxyRequire) {
             // RFC 3261 §16.3 step 5: "MUST include an Unsupported header field listing" them.
             for (number, tag) in self.unsupported().enumerate() {
                 out.push(if number == 0 { b"Unsupported: " } else { b", " });
@@ -124,11 +222,18 @@ impl Context<'_> {
             }
             out.push(b"\r\n");
         }
-        if rejection == Rejection::PathRequired {
+        if rejection == Some(Rejection::PathRequired) {
             // RFC 3261 §21.4.16: "a Require header field listing the required extensions".
             out.push(b"Require: path\r\n");
         }
-        if detail >= Detail::Capabilities && rejection == Rejection::OwnOptions {
+        if detail >= Detail::Hints {
+            if rejection == Some(Rejection::Secure) {
+                // RFC 5630 §5.3: the next hop is a sips URI, and there is no TLS to reach it by.
+                out.push(b"Warning: 381 viaduct \"SIPS Required\"\r\n");
+            }
+            self.write_session_id(&mut out);
+        }
+        if detail >= Detail::Capabilities && rejection == Some(Rejection::OwnOptions) {
             out.push(CAPABILITIES);
         }
         if detail >= Detail::Length {
@@ -158,12 +263,92 @@ impl Context<'_> {
     }
 
     /// RFC 3261 §8.2.6.2, §8.2.7: a To tag, "the same for the same request".
-    fn write_to(&self, out: &mut Writer<'_>, row: &HeaderRow) {
+    fn write_to(&self, out: &mut Writer<'_>, row: &HeaderRow, tag: Option<&[u8]>) {
         let (start, end) = (row.row.start(), row.row.end());
         let value_end = row.value.end();
         out.push(self.bytes.get(start..value_end).unwrap_or_default());
         out.push(b";tag=");
-        out.push(&self.keys.answer_tag(&self.answer_input()));
+        match tag {
+            Some(tag) => out.push(tag),
+            None => out.push(&self.keys.answer_tag(&self.answer_input())),
+        }
         out.push(self.bytes.get(value_end..end).unwrap_or_default());
     }
+
+    /// RFC 3261 §8.2.6.1: "any Timestamp header field present in the request MUST be copied into this
+    /// 100", and a delay "SHOULD" be added to its value, in seconds.
+    fn write_timestamp(&self, out: &mut Writer<'_>, delay: Duration) {
+        let mut rows = self.message.headers().iter();
+        let Some(row) = rows.find(|row| {
+            row.name == HeaderName::Other
+                && row
+                    .name_bytes(self.bytes)
+                    .eq_ignore_ascii_case(b"Timestamp")
+        }) else {
+            return;
+        };
+        let value = row.value.of(self.bytes);
+        out.push(b"Timestamp: ");
+        out.push(value);
+        // A delay is there already, or something that is none of ours to complete.
+        let is_number = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
+        if delay >= Duration::from_millis(1) && value.iter().all(is_number) {
+            out.push(b" ");
+            out.push_decimal(u32::try_from(delay.as_secs()).unwrap_or(u32::MAX));
+            let millis = delay.subsec_millis();
+            out.push(match millis {
+                0..10 => b".00",
+                10..100 => b".0",
+                _ => b".",
+            });
+            out.push_decimal(millis);
+        }
+        out.push(b"\r\n");
+    }
+
+    /// RFC 7989 §7: an answer of an intermediary carries the identifiers of the two ends as the
+    /// receiver sees them: the peer's own first, nil if it is not known yet, then the receiver's.
+    fn write_session_id(&self, out: &mut Writer<'_>) {
+        let Some(row) = self.message.first(HeaderName::SessionId) else {
+            return;
+        };
+        let value = row.value.of(self.bytes);
+        let Some((sender, params)) = value.split_at_checked(SESSION_UUID_LEN) else {
+            return;
+        };
+        // RFC 7989 §5: 32 lower-case hexadecimal digits. What is none of these is not handed back.
+        if !is_session_uuid(sender) || params.first().is_some_and(|byte| is_token(*byte)) {
+            return;
+        }
+        let params_start = row.value.start() + SESSION_UUID_LEN;
+        let place = Span::new(to_u16(params_start), to_u16(row.value.end()));
+        let remote = Params::new(self.bytes, place)
+            .named(b"remote")
+            .and_then(|param| param.value)
+            .map(|value| value.of(self.bytes))
+            .filter(|remote| is_session_uuid(remote));
+        out.push(b"Session-ID: ");
+        out.push(remote.unwrap_or(SESSION_NIL));
+        out.push(b";remote=");
+        out.push(sender);
+        out.push(b"\r\n");
+    }
 }
+
+/// Characters of a session identifier (RFC 7989 §5).
+const SESSION_UUID_LEN: usize = 32;
+
+/// "No identifier yet" (RFC 7989 §5).
+const SESSION_NIL: &[u8; SESSION_UUID_LEN] = b"00000000000000000000000000000000";
+
+fn is_session_uuid(text: &[u8]) -> bool {
+    text.len() == SESSION_UUID_LEN && text.iter().all(u8::is_ascii_hexdigit)
+}
+
+/// Whether the digits before this byte may go on.
+fn is_token(byte: u8) -> bool {
+    !matches!(byte, b';' | b' ' | b'\t' | b'\r' | b'\n')
+}
+
+#[cfg(test)]
+mod tests;

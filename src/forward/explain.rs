@@ -358,6 +358,7 @@ fn meaning(rejection: Rejection) -> &'static str {
             "RFC 3261 §16.3 step 2: the scheme of the Request-URI is unknown, or sips where there \
              is no TLS"
         }
+        Rejection::MaxBreadth => "RFC 5393 §5.3.3: Max-Breadth is 0",
         Rejection::MaxForwards => "RFC 3261 §16.3 step 3: Max-Forwards is 0",
         Rejection::Loop => "RFC 3261 §16.3 step 4: it has passed here too often",
         Rejection::ProxyRequire => {

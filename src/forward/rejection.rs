@@ -14,6 +14,8 @@ pub(crate) enum Rejection {
     MaxForwards,
     /// It has passed here too often (§16.3 step 4).
     Loop,
+    /// Its Max-Breadth leaves no room for even one branch (RFC 5393 §5.3.3).
+    MaxBreadth,
     /// A Proxy-Require option tag that nobody here understands (§16.3 step 5).
     ProxyRequire,
     /// A REGISTER without `Supported: path` where that is required (RFC 3327 §5.2).
@@ -62,6 +64,7 @@ impl Rejection {
             Self::UriScheme => 416,
             Self::MaxForwards => 483,
             Self::Loop => 482,
+            Self::MaxBreadth => 440,
             Self::ProxyRequire => 420,
             Self::PathRequired => 421,
             Self::Relay => 403,
@@ -90,6 +93,7 @@ impl Rejection {
             Self::Unresolved => DropReason::NextHopUnresolved,
             Self::NoServer => DropReason::NoServer,
             Self::UriScheme
+            | Self::MaxBreadth
             | Self::ProxyRequire
             | Self::PathRequired
             | Self::TooLarge
@@ -141,6 +145,7 @@ mod tests {
             (Rejection::UriScheme, 416),
             (Rejection::MaxForwards, 483),
             (Rejection::Loop, 482),
+            (Rejection::MaxBreadth, 440),
             (Rejection::ProxyRequire, 420),
             (Rejection::PathRequired, 421),
             (Rejection::Relay, 403),

@@ -27,6 +27,16 @@ impl Context<'_> {
             return Err(Rejection::MaxForwards);
         }
         self.check_loop()?;
+        // RFC 5393 §5.3.1: "a single positive integer". §5.3.3: the branches' sum MUST NOT exceed
+        // it, so 0 leaves not even one. §5.4.1: it means nothing in CANCEL; an ACK gets no answer.
+        if !matches!(method, Method::Ack | Method::Cancel)
+            && self
+                .message
+                .max_breadth()
+                .is_some_and(|breadth| breadth.value == Some(0))
+        {
+            return Err(Rejection::MaxBreadth);
+        }
         // RFC 3261 §8.2.2.3: "MUST be ignored" in CANCEL and in the ACK of a non-2xx response.
         if !matches!(method, Method::Ack | Method::Cancel)
             && self.message.has(HeaderName::ProxyRequire)

@@ -48,10 +48,11 @@ impl StatusClass {
     }
 }
 
-/// The reason phrase of RFC 3261 §21 for the codes that we answer with.
+/// The reason phrase of RFC 3261 §21, RFC 5393 §6.2 and RFC 6228 for the codes that we answer with.
 pub const fn reason_phrase(status: u16) -> &'static str {
     match status {
         100 => "Trying",
+        199 => "Early Dialog Terminated",
         200 => "OK",
         400 => "Bad Request",
         403 => "Forbidden",
@@ -63,6 +64,7 @@ pub const fn reason_phrase(status: u16) -> &'static str {
         420 => "Bad Extension",
         421 => "Extension Required",
         430 => "Flow Failed",
+        440 => "Max-Breadth Exceeded",
         480 => "Temporarily Unavailable",
         481 => "Call/Transaction Does Not Exist",
         482 => "Loop Detected",

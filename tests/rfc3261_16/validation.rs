@@ -175,6 +175,31 @@ fn r5393_max_breadth_is_added_kept_or_capped() {
     assert_eq!(row(&sent.bytes, "Max-Breadth"), "8");
 }
 
+/// RFC 5393 §5.3.1, §5.3.3, §6.2: a breadth of 0 leaves no branch. CANCEL and ACK have no branches.
+#[test]
+fn r5393_no_breadth_at_all_is_440() {
+    let mut lab = Lab::new(ONE_ARMED);
+    let with = |method: &str| {
+        with_row(
+            &request(method, "sip:bob@sip.lab.example", "v-10", "z9hG4bK1", 1),
+            "CSeq",
+            "Max-Breadth: 0",
+        )
+    };
+    for method in ["INVITE", "OPTIONS"] {
+        let answer = lab.send(with(method), CLIENT).sent();
+        assert_eq!(answer.to.to_string(), CLIENT);
+        let line = String::from_utf8_lossy(&answer.bytes).into_owned();
+        assert!(
+            line.starts_with("SIP/2.0 440 Max-Breadth Exceeded\r\n"),
+            "{line}"
+        );
+    }
+    for method in ["CANCEL", "ACK"] {
+        assert_ne!(lab.send(with(method), CLIENT).sent().to.to_string(), CLIENT);
+    }
+}
+
 /// RFC 5393 §5.4.1: meaningless in a CANCEL.
 #[test]
 fn r5393_a_cancel_gets_no_max_breadth() {
