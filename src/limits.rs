@@ -180,6 +180,34 @@ pub const MAGLEV_TABLE_LEN_MIN: usize = 65_537;
 /// Table entries per server at least (Maglev paper: ≤ 1 % imbalance; Cilium's rule).
 pub const MAGLEV_ENTRIES_PER_SERVER: usize = 100;
 
+/// Turns of one round of round robin, 128 KiB: whatever their weights, the turns of a thousand
+/// servers are right to a percent or two.
+pub const ROUND_LEN_MAX: usize = 1 << 16;
+
+/// Servers of one priority that a choice by load compares, a cache line each. Of more it draws two,
+/// which is nearly as good and does not grow with the pool.
+pub const CHOICE_SCAN_MAX: usize = 16;
+
+/// Seconds that a call without a session timer counts as standing, default: four hours, past which
+/// nearly nobody talks, and a lost BYE is forgotten the same day.
+pub const CALL_MAX_DEFAULT: u32 = 4 * 3600;
+
+/// Bounds of that, seconds: a minute, below which calls that stand would not count; a week.
+pub const CALL_MAX_SECONDS: core::ops::RangeInclusive<u32> = 60..=7 * 86_400;
+
+/// Seconds in which a server that was down grows to its weight, default: caches are warm and
+/// registrations loaded by then.
+pub const SLOW_START_DEFAULT: u32 = 30;
+
+/// Slow start at most, an hour.
+pub const SLOW_START_MAX: u32 = 3600;
+
+/// Calls at once that a limit may say, and as good as none.
+pub const CALLS_MAX: u32 = 10_000_000;
+
+/// Calls per second that a limit may say, and as good as none.
+pub const CALLS_PER_SECOND_MAX: u32 = 1_000_000;
+
 /// Pins (Call-ID hash → server and mode) held at once, default.
 pub const PINS_DEFAULT: usize = 1 << 20;
 

@@ -68,6 +68,12 @@ mod tests {
             )
             .is_empty()
         );
+        let policy = with(
+            "[[pools]]",
+            "stateful = [\"INVITE\"]\n[[pools]]\npolicy = \"tlwl\"\nslow_start = 5",
+        );
+        assert_ne!(policy, old);
+        assert!(restart_needed(&old, &policy).is_empty());
         let moved = restart_needed(&old, &with("198.18.0.1:5060", "198.18.0.1:5070"));
         assert_eq!(moved[0].key, "listeners[0].address");
         let limit = "[limit]\npackets_per_second = 5\ndry_run = true\n";

@@ -26,9 +26,11 @@
 //! ```
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::time::Duration;
 
-use crate::limits::SERVERS_MAX;
-use crate::net::ServerIndex;
+use super::cost::{Cost, ResponseTimes};
+use crate::limits::{POOLS_MAX, SERVERS_MAX};
+use crate::net::{PoolIndex, ServerIndex};
 use crate::time::Instant;
 
 /// What a server still has to do for a transaction; who holds the transaction remembers it.
@@ -64,6 +66,11 @@ impl Load {
     /// Open INVITE transactions: calls that may come to stand.
     pub fn pending(self) -> u32 {
         self.invites.saturating_add(self.ringing)
+    }
+
+    /// Calls that stand or may come to.
+    pub fn committed(self) -> u32 {
+        self.pending().saturating_add(self.calls)
     }
 }
 
@@ -109,8 +116,8 @@ struct LoadCells {
     ringing: AtomicU32,
     others: AtomicU32,
     calls: AtomicU32,
-    /// Since when it grows to its weight; 0 = it has it.
-    slow_start_since: AtomicU64,
+    /// When the next call may go there at the earliest, if they were spread evenly.
+    next_call_at: AtomicU64,
     retry_after_until: AtomicU64,
 }
 
@@ -146,12 +153,23 @@ struct ServerBoard {
     probe: ProbeCells,
 }
 
-/// What is known of every server at this moment, by slot.
+/// What a pool's choices share: its turns, and what its transactions cost.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct PoolCells {
+    turns: AtomicU64,
+    times: ResponseTimes,
+}
+
+/// What is known of every server at this moment, by slot; and the little that choices within a pool
+/// share, by its place in the configuration. A reload that moves pools mixes the latter up: a round
+/// starts elsewhere, and costs are learned again within a few dozen transactions.
 ///
 /// A slot that does not exist takes every note and reads as zero.
 #[derive(Debug)]
 pub struct Board {
     servers: Box<[ServerBoard]>,
+    pools: Box<[PoolCells]>,
 }
 
 impl Default for Board {
@@ -165,6 +183,7 @@ impl Board {
     pub fn new() -> Self {
         Self {
             servers: (0..SERVERS_MAX).map(|_| ServerBoard::default()).collect(),
+            pools: (0..POOLS_MAX).map(|_| PoolCells::default()).collect(),
         }
     }
 
@@ -227,6 +246,60 @@ impl Board {
             others: value(&load.others),
             calls: value(&load.calls),
         }
+    }
+
+    // ---- choices --------------------------------------------------------------------------------
+
+    /// The next turn of a pool.
+    #[inline]
+    pub(super) fn next_turn(&self, pool: PoolIndex) -> u64 {
+        let cells = self.pools.get(usize::from(pool.0));
+        cells.map_or(0, |cells| cells.turns.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// How long a transaction with a server of the pool took: an INVITE to its first response but
+    /// 100 ([`Work::Invite`]), another request to its final response ([`Work::Other`]).
+    #[inline]
+    pub fn note_response_time(&self, pool: PoolIndex, work: Work, elapsed: Duration) {
+        if let Some(cells) = self.pools.get(usize::from(pool.0)) {
+            cells.times.note(work, elapsed);
+        }
+    }
+
+    /// What an INVITE costs the servers of a pool, as far as it is known.
+    #[inline]
+    pub fn cost(&self, pool: PoolIndex) -> Cost {
+        let cells = self.pools.get(usize::from(pool.0));
+        cells.map_or_else(Cost::default, |cells| cells.times.cost())
+    }
+
+    /// Whether the server may have a call now, at `per_second` of them; 0 = always.
+    #[inline]
+    pub(super) fn rate_allows(&self, server: ServerIndex, per_second: u32, now: Instant) -> bool {
+        let Some(ServerBoard { load, .. }) = self.at(server) else {
+            return false;
+        };
+        per_second == 0
+            || load.next_call_at.load(Ordering::Relaxed) <= (now + RATE_BURST).as_nanos()
+    }
+
+    /// Takes one call of the server's rate, if there is one left.
+    ///
+    /// The generic cell rate algorithm (ITU-T I.371, annex A): every call moves the time at which
+    /// the next one is due by one interval; a call may come [`RATE_BURST`] before it is due.
+    #[inline]
+    pub(super) fn take_of_rate(&self, server: ServerIndex, per_second: u32, now: Instant) -> bool {
+        let Some(ServerBoard { load, .. }) = self.at(server) else {
+            return false;
+        };
+        let Some(interval) = SECOND.checked_div(u64::from(per_second)) else {
+            return true;
+        };
+        let latest = (now + RATE_BURST).as_nanos();
+        let take = |due: u64| (due <= latest).then(|| due.max(now.as_nanos()) + interval);
+        load.next_call_at
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok()
     }
 
     // ---- outcomes -------------------------------------------------------------------------------
@@ -315,29 +388,6 @@ impl Board {
         })
     }
 
-    // ---- a server that returns ------------------------------------------------------------------
-
-    /// The server takes calls again, and grows to its weight from now on (`slow_start` of its pool).
-    /// What it asked for before it went does not count any more.
-    pub fn begin_slow_start(&self, server: ServerIndex, now: Instant) {
-        if let Some(ServerBoard { load, .. }) = self.at(server) {
-            load.slow_start_since
-                .store(now.as_nanos().max(1), Ordering::Relaxed);
-            load.retry_after_until.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// Since when the server grows to its weight, `None` if it never was away.
-    #[inline]
-    pub fn slow_start_since(&self, server: ServerIndex) -> Option<Instant> {
-        let since = self
-            .at(server)?
-            .load
-            .slow_start_since
-            .load(Ordering::Relaxed);
-        (since != 0).then(|| Instant::from_nanos(since))
-    }
-
     // ---- probes ---------------------------------------------------------------------------------
 
     /// A probe leaves. Serials of one server grow from 1 on.
@@ -392,6 +442,12 @@ impl LoadCells {
     }
 }
 
+const SECOND: u64 = 1_000_000_000;
+
+/// How far calls may come before they are due: callers do not come evenly. So a second sees at most
+/// a tenth more than its number, and one.
+const RATE_BURST: Duration = Duration::from_millis(100);
+
 /// One less, and never below zero.
 #[inline]
 fn take_one(cell: &AtomicU32) {
@@ -403,7 +459,6 @@ fn take_one(cell: &AtomicU32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::time::Duration;
 
     const ONE: ServerIndex = ServerIndex(1);
 
@@ -473,15 +528,12 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_keeps_the_latest_and_a_return_forgets_it() {
+    fn retry_after_keeps_the_latest() {
         let board = Board::new();
         board.note_retry_after(ONE, at(30));
         board.note_retry_after(ONE, at(10));
         assert_eq!(board.retry_after_until(ONE), at(30));
-        assert_eq!(board.slow_start_since(ONE), None);
-        board.begin_slow_start(ONE, at(5));
-        assert_eq!(board.retry_after_until(ONE), Instant::ZERO);
-        assert_eq!(board.slow_start_since(ONE), Some(at(5)));
+        assert_eq!(board.retry_after_until(ServerIndex(2)), Instant::ZERO);
     }
 
     #[test]

@@ -1,7 +1,10 @@
-//! Choosing a server for a request whose transaction we hold: by key, and by what is known now.
+//! Choosing a server for a request whose transaction we hold: what is asked, and who can take it.
 
+use core::cell::Cell;
+
+use super::chooser::{Chooser, Seat};
 use super::rendezvous::mix;
-use super::{AffinityKey, Board, Maglev, StatelessSelect};
+use super::{AffinityKey, Board, Cost, Load};
 use crate::net::ServerIndex;
 use crate::time::Instant;
 
@@ -18,64 +21,127 @@ pub struct Choice<'a> {
     pub now: Instant,
 }
 
-/// Draws from a table before all its servers are looked at.
-const DRAWS: u64 = 8;
+/// A whole weight: weights are multiplied by this, so that a part of the smallest is a number.
+pub(super) const WHOLE: u64 = 1024;
 
-impl Choice<'_> {
+/// One choice while it is made.
+///
+/// What is asked of the board more than once is asked once: the turn in a round, and whether
+/// Retry-After is honoured.
+pub struct Round<'a> {
+    pub(super) choice: &'a Choice<'a>,
+    chooser: &'a Chooser,
+    turn: Cell<Option<u64>>,
+    honours_retry_after: Cell<Option<bool>>,
+}
+
+impl<'a> Round<'a> {
+    pub(super) fn new(choice: &'a Choice<'a>, chooser: &'a Chooser) -> Self {
+        Self {
+            choice,
+            chooser,
+            turn: Cell::new(None),
+            honours_retry_after: Cell::new(None),
+        }
+    }
+
     /// The key of the `number`th draw: its own, then others that are a function of it.
     #[inline]
     pub(super) fn draw(&self, number: u64) -> AffinityKey {
+        let key = self.choice.key;
         match number {
-            0 => self.key,
-            _ => AffinityKey(mix(self.key.0 ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15))),
+            0 => key,
+            _ => AffinityKey(mix(key.0 ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15))),
         }
     }
 
-    /// The server that a table gives, or the next one that it gives for the same key if that was
-    /// tried.
-    pub fn of_table(&self, table: &Maglev) -> Option<ServerIndex> {
-        let untried = |server: &ServerIndex| !self.tried.contains(server);
-        let drawn = (0..DRAWS).filter_map(|number| table.select(self.draw(number)));
-        drawn.chain(table.entries()).find(|server| untried(server))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::balance::Member;
-    use crate::net::ServerId;
-
-    #[test]
-    fn a_tried_server_is_never_chosen_again_and_each_comes_once() {
-        let members: Vec<Member> = (0..5)
-            .map(|slot| Member {
-                server: ServerIndex(slot),
-                id: ServerId(100 + u32::from(slot)),
-                // The last server has hardly any entries: draws miss it, the scan does not.
-                weight: if slot == 4 { 1 } else { 1000 },
-            })
-            .collect();
-        let table = Maglev::new(&[7; 16], &members).unwrap();
-        let board = Board::new();
-        for key in 0..100_u64 {
-            let key = AffinityKey(mix(key));
-            let mut tried = Vec::new();
-            let choose = |tried: &[ServerIndex]| {
-                let choice = Choice {
-                    board: &board,
-                    key,
-                    tried,
-                    now: Instant::ZERO,
-                };
-                choice.of_table(&table)
-            };
-            assert_eq!(choose(&[]), table.select(key));
-            while let Some(server) = choose(&tried) {
-                assert!(!tried.contains(&server));
-                tried.push(server);
-            }
-            assert_eq!(tried.len(), 5);
+    /// The pool's turn, one for each request. `None` for another attempt of a request that had its
+    /// turn: with one server dead, each of its turns would else take its successor's too.
+    pub(super) fn turn(&self) -> Option<u64> {
+        if !self.choice.tried.is_empty() {
+            return None;
         }
+        if self.turn.get().is_none() {
+            let turn = self.choice.board.next_turn(self.chooser.pool());
+            self.turn.set(Some(turn));
+        }
+        self.turn.get()
+    }
+
+    /// What the server has to do now.
+    #[inline]
+    pub(super) fn load(&self, seat: &Seat) -> Load {
+        self.choice.board.load(seat.member.server)
+    }
+
+    /// What transactions with the servers of this pool cost.
+    pub(super) fn cost(&self) -> Cost {
+        self.choice.board.cost(self.chooser.pool())
+    }
+
+    /// The weight of a server in this choice, in [`WHOLE`]s; `None` if it cannot take the request.
+    #[inline]
+    pub(super) fn weight(&self, seat: &Seat) -> Option<u64> {
+        let Choice {
+            board, tried, now, ..
+        } = *self.choice;
+        let server = seat.member.server;
+        let limited = seat.max_calls > 0;
+        if tried.contains(&server)
+            || limited && board.load(server).committed() >= seat.max_calls
+            || !board.rate_allows(server, seat.max_calls_per_second, now)
+            || board.retry_after_until(server) > now && self.honours_retry_after()
+        {
+            return None;
+        }
+        Some(u64::from(seat.member.weight) * self.grown(seat))
+    }
+
+    /// The part of its weight that a server has grown to, 1 to [`WHOLE`].
+    #[inline]
+    fn grown(&self, seat: &Seat) -> u64 {
+        let Some(since) = seat.returned_at else {
+            return WHOLE;
+        };
+        let (age, span) = (self.choice.now.since(since), self.chooser.slow_start());
+        if age >= span {
+            return WHOLE;
+        }
+        let part = age.as_nanos() * u128::from(WHOLE) / span.as_nanos().max(1);
+        u64::try_from(part).unwrap_or(WHOLE).max(1)
+    }
+
+    /// Whether a server that was drawn takes the request. One that grows takes the keys below its
+    /// part: more and more of them, and none that it took before is given up.
+    #[inline]
+    pub(super) fn takes(&self, seat: &Seat) -> bool {
+        let Some(weight) = self.weight(seat) else {
+            return false;
+        };
+        let full = u64::from(seat.member.weight) * WHOLE;
+        if weight >= full {
+            return true;
+        }
+        let own = u64::from(seat.member.id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let place = u128::from(mix(self.choice.key.0 ^ own)) * u128::from(full);
+        place >> 64 < u128::from(weight)
+    }
+
+    /// RFC 3261 §21.5.4: a server that said 503 with Retry-After "SHOULD NOT" get requests until
+    /// then. But a farm that relays its carrier's 503 is not to be emptied by it: while more than
+    /// half of a pool asks for a pause, nobody has one.
+    fn honours_retry_after(&self) -> bool {
+        if let Some(known) = self.honours_retry_after.get() {
+            return known;
+        }
+        let Choice { board, now, .. } = *self.choice;
+        let (mut servers, mut waiting) = (0_usize, 0_usize);
+        for seat in self.chooser.seats() {
+            servers += 1;
+            waiting += usize::from(board.retry_after_until(seat.member.server) > now);
+        }
+        let honours = waiting * 2 <= servers;
+        self.honours_retry_after.set(Some(honours));
+        honours
     }
 }

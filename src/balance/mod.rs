@@ -10,15 +10,14 @@
 //! forwards without a transaction cannot take it:
 //!
 //! ```compile_fail,E0277
-//! use viaduct::balance::{AffinityKey, StatefulSelect, StatelessSelect};
+//! use viaduct::balance::{AffinityKey, Round, StatefulSelect, StatelessSelect};
 //! use viaduct::net::ServerIndex;
 //!
 //! struct LeastLoaded;
 //! impl StatefulSelect for LeastLoaded {
-//!     fn reserve(&self, _: AffinityKey) -> Option<ServerIndex> {
+//!     fn choose(&self, _: &Round<'_>) -> Option<ServerIndex> {
 //!         Some(ServerIndex(0))
 //!     }
-//!     fn release(&self, _: ServerIndex) {}
 //! }
 //!
 //! fn forward_without_state(policy: &impl StatelessSelect) -> Option<ServerIndex> {
@@ -44,12 +43,18 @@
 
 mod board;
 mod choice;
+mod chooser;
+mod cost;
+mod least;
 mod maglev;
 mod moves;
 mod rendezvous;
+mod round_robin;
 
 pub use board::{Board, Load, Outcomes, Probe, Work};
-pub use choice::Choice;
+pub use choice::{Choice, Round};
+pub use chooser::{Chooser, Seat};
+pub use cost::Cost;
 pub use maglev::Maglev;
 pub use moves::Moves;
 pub use rendezvous::Rendezvous;
@@ -69,13 +74,11 @@ pub trait StatelessSelect {
     fn select(&self, key: AffinityKey) -> Option<ServerIndex>;
 }
 
-/// A policy that looks at what servers do now, so that its choice has to be remembered and given
-/// back: only for those who hold a transaction.
+/// A policy that looks at what servers do now, so that its choice has to be remembered: only for
+/// those who hold a transaction.
 pub trait StatefulSelect {
-    /// Chooses a server and counts the transaction on it.
-    fn reserve(&self, key: AffinityKey) -> Option<ServerIndex>;
-    /// The transaction that was counted on the server is over.
-    fn release(&self, server: ServerIndex);
+    /// The server for a request, `None` if no server can take it.
+    fn choose(&self, round: &Round<'_>) -> Option<ServerIndex>;
 }
 
 /// One server of a pool.

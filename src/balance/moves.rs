@@ -5,11 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use super::Maglev;
+use super::{AffinityKey, Maglev};
 use crate::net::ServerIndex;
 
 /// All keys there are.
 const KEYS: u128 = 1 << 64;
+
+/// Sample keys, as a power of two: 131,072.
+const SAMPLE_BITS: u32 = 17;
 
 /// From which server to which one; `None` is no server at all.
 type Way = (Option<ServerIndex>, Option<ServerIndex>);
@@ -42,10 +45,32 @@ impl Moves {
         }
     }
 
+    /// The same for choices that no table makes (rendezvous): asked with sample keys spread evenly
+    /// over all keys. Each share is right to about a third of a percent.
+    pub fn sampled(
+        old: impl Fn(AffinityKey) -> Option<ServerIndex>,
+        new: impl Fn(AffinityKey) -> Option<ServerIndex>,
+    ) -> Self {
+        let mut ways = BTreeMap::new();
+        for sample in 0..1_u64 << SAMPLE_BITS {
+            let key = AffinityKey(sample << (64 - SAMPLE_BITS));
+            *ways.entry((old(key), new(key))).or_default() +=
+                0.5_f64.powi(SAMPLE_BITS.cast_signed());
+        }
+        Self { ways }
+    }
+
     /// The new table is asked with other keys, or is built with another seed: where a key was says
     /// nothing about where it will be.
     pub fn unrelated(old: Option<&Maglev>, new: Option<&Maglev>) -> Self {
-        let (old, new) = (Self::between(old, old), Self::between(new, new));
+        Self::between(old, old).times(&Self::between(new, new))
+    }
+
+    /// The ways of keys whose old server says nothing about the new one: `self` tells the old shares,
+    /// `new` the new ones.
+    #[must_use]
+    pub fn times(&self, new: &Self) -> Self {
+        let old = self;
         let mut ways = BTreeMap::new();
         for ((from, _), was) in &old.ways {
             for ((to, _), is) in &new.ways {
@@ -121,7 +146,7 @@ impl Stretches {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::{AffinityKey, Member, StatelessSelect};
+    use crate::balance::{Member, Rendezvous, StatelessSelect};
     use crate::net::ServerId;
 
     fn table(members: &[(u16, u32)]) -> Maglev {
@@ -214,5 +239,32 @@ mod tests {
         let ways: Vec<_> = moves.ways().collect();
         assert_eq!(ways, [(Some(ServerIndex(0)), None, 1.0)]);
         assert_eq!(Moves::between(None, None).share(), 0.0);
+    }
+
+    #[test]
+    fn samples_tell_what_rendezvous_moves() {
+        let members = |slots: &[u16]| -> Vec<Member> {
+            let member = |slot: &u16| Member {
+                server: ServerIndex(*slot),
+                id: ServerId(1000 + u32::from(*slot)),
+                weight: 1,
+            };
+            slots.iter().map(member).collect()
+        };
+        let pool = |slots: &[u16]| Rendezvous::new(&[7; 16], &members(slots)).unwrap();
+        let (old, new) = (pool(&[0, 1, 2, 3]), pool(&[0, 1, 2]));
+        let moves = Moves::sampled(|key| old.select(key), |key| new.select(key));
+        // A quarter moves: what the server had that went, and nothing else.
+        assert!(close(moves.share(), 0.25, 0.01), "{}", moves.share());
+        assert!(close(moves.of(ServerIndex(3)).1, 0.0, 1e-9));
+        let stays: f64 = moves
+            .ways()
+            .filter(|(from, to, _)| from == to)
+            .map(|(_, _, share)| share)
+            .sum();
+        assert!(
+            close(stays, moves.of(ServerIndex(0)).0 * 3.0, 0.02),
+            "{stays}"
+        );
     }
 }

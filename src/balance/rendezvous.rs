@@ -51,20 +51,57 @@ impl Rendezvous {
 
 impl StatelessSelect for Rendezvous {
     fn select(&self, key: AffinityKey) -> Option<ServerIndex> {
-        let draws = self.servers.iter().map(|candidate| {
-            let distance = negative_log2(mix(key.0 ^ candidate.hash));
-            (distance, candidate)
+        let draws = self.servers.iter().map(|candidate| Draw {
+            distance: candidate.distance(key),
+            weight: candidate.weight,
+            server: candidate.server,
         });
-        // a / w < b / v without division; equal draws leave the lower id first.
-        draws
-            .reduce(|best, next| {
-                if next.0 * best.1.weight < best.0 * next.1.weight {
-                    next
-                } else {
-                    best
-                }
+        draws.reduce(Draw::nearer).map(|draw| draw.server)
+    }
+}
+
+impl Rendezvous {
+    /// The same, with weights of the moment below 2²⁴; who has none does not take part.
+    pub(super) fn select_by(
+        &self,
+        key: AffinityKey,
+        weight: impl Fn(ServerIndex) -> Option<u64>,
+    ) -> Option<ServerIndex> {
+        let draws = self.servers.iter().filter_map(|candidate| {
+            Some(Draw {
+                weight: weight(candidate.server)?,
+                distance: candidate.distance(key),
+                server: candidate.server,
             })
-            .map(|(_, candidate)| candidate.server)
+        });
+        draws.reduce(Draw::nearer).map(|draw| draw.server)
+    }
+}
+
+impl Candidate {
+    #[inline]
+    fn distance(&self, key: AffinityKey) -> u64 {
+        negative_log2(mix(key.0 ^ self.hash))
+    }
+}
+
+/// What a server drew for a key.
+#[derive(Clone, Copy)]
+struct Draw {
+    distance: u64,
+    weight: u64,
+    server: ServerIndex,
+}
+
+impl Draw {
+    /// a / w < b / v without division; equal draws leave the lower id first.
+    #[inline]
+    fn nearer(self, next: Self) -> Self {
+        if next.distance * self.weight < self.distance * next.weight {
+            next
+        } else {
+            self
+        }
     }
 }
 
@@ -79,7 +116,7 @@ pub(super) fn mix(x: u64) -> u64 {
 
 /// −log₂((x + 1) / 2⁶⁴) with 32 bits after the point, within 3 × 10⁻⁶.
 #[inline]
-fn negative_log2(x: u64) -> u64 {
+pub(super) fn negative_log2(x: u64) -> u64 {
     let x = x | 1;
     let zeros = x.leading_zeros();
     // 1.m in 64 bits: eight bits choose a table entry, the next 24 lie between it and the next.

@@ -18,6 +18,7 @@ mod tests;
 mod transactions;
 
 use core::fmt;
+use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 pub use control::{CONTROL_SOCKET, Control};
@@ -224,6 +225,40 @@ pub enum Reach {
     RequestUri,
 }
 
+/// How the server of a new call is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// By key, in a Maglev table.
+    #[default]
+    Maglev,
+    /// By key, by rendezvous hashing.
+    Rendezvous,
+    /// One after the other, as often as their weights say. Needs a transaction.
+    RoundRobin,
+    /// The one with the fewest open transactions and calls for its weight. Needs a transaction.
+    LeastLoaded,
+    /// The one with the least work left in open transactions for its weight. Needs a transaction.
+    Tlwl,
+}
+
+impl Policy {
+    /// Whether the choice is a function of key and configuration, so that it can be made again.
+    pub fn is_stateless(self) -> bool {
+        matches!(self, Self::Maglev | Self::Rendezvous)
+    }
+
+    /// Its name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Maglev => "maglev",
+            Self::Rendezvous => "rendezvous",
+            Self::RoundRobin => "round-robin",
+            Self::LeastLoaded => "least-loaded",
+            Self::Tlwl => "tlwl",
+        }
+    }
+}
+
 /// A farm of servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
@@ -239,6 +274,12 @@ pub struct Pool {
     pub udp_max_request: Option<usize>,
     /// What becomes of an INVITE that its server does not take.
     pub hunting: Hunting,
+    /// How the server of a new call is chosen.
+    pub policy: Policy,
+    /// How long a call counts as standing whose session has no timer (RFC 4028).
+    pub call_max: Duration,
+    /// How long a server that was down grows to its weight; zero = it has it at once.
+    pub slow_start: Duration,
 }
 
 /// A member of a pool.
@@ -252,6 +293,10 @@ pub struct Server {
     pub weight: u32,
     /// Servers of the lowest value that take calls get them all; the others stand by.
     pub priority: u8,
+    /// Calls at once, those that are being set up included; 0 = no limit.
+    pub max_calls: u32,
+    /// New calls per second; 0 = no limit.
+    pub max_calls_per_second: u32,
 }
 
 /// Prometheus page.

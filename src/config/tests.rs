@@ -137,6 +137,79 @@ fn weights_at_both_sides_of_the_limit() {
 }
 
 #[test]
+fn choosing_with_state_is_read_within_its_bounds() {
+    let pool = |text: &str| SMALL.replace("name = \"farm\"", &format!("name = \"farm\"\n{text}"));
+    let server = |text: &str| SMALL.replace("5060\" }]", &format!("5060\", {text} }}]"));
+    let stateful = |text: &str| {
+        let listener = "name = \"clients\"\nstateful = [\"INVITE\"]";
+        text.replace("name = \"clients\"", listener)
+    };
+    let parse = |text: &str| Config::parse(&stateful(text)).unwrap().pools.remove(0);
+    let usual = parse(SMALL);
+    assert_eq!(usual.policy, Policy::Maglev);
+    assert_eq!(usual.call_max, Duration::from_secs(14_400));
+    assert_eq!(usual.slow_start, Duration::from_secs(30));
+    assert_eq!(usual.servers[0].max_calls, 0);
+    assert_eq!(usual.servers[0].max_calls_per_second, 0);
+    for (name, policy) in [
+        ("maglev", Policy::Maglev),
+        ("rendezvous", Policy::Rendezvous),
+        ("round-robin", Policy::RoundRobin),
+        ("least-loaded", Policy::LeastLoaded),
+        ("tlwl", Policy::Tlwl),
+    ] {
+        assert_eq!(parse(&pool(&format!("policy = \"{name}\""))).policy, policy);
+    }
+    let limited = parse(&server("max_calls = 500, max_calls_per_second = 20"));
+    assert_eq!(limited.servers[0].max_calls, 500);
+    assert_eq!(limited.servers[0].max_calls_per_second, 20);
+    for (bad, good) in [
+        (pool("call_max = 59"), pool("call_max = 60")),
+        (pool("call_max = 604801"), pool("call_max = 604800")),
+        (pool("slow_start = 3601"), pool("slow_start = 0")),
+        (
+            server("max_calls = 10000001"),
+            server("max_calls = 10000000"),
+        ),
+        (server("max_calls = -1"), server("max_calls = 0")),
+        (
+            server("max_calls_per_second = 1000001"),
+            server("max_calls_per_second = 1000000"),
+        ),
+        (pool("policy = \"random\""), pool("policy = \"tlwl\"")),
+    ] {
+        assert_eq!(faults(&stateful(&bad)).len(), 1, "{bad}");
+        assert!(faults(&stateful(&good)).is_empty(), "{good}");
+    }
+}
+
+#[test]
+fn a_policy_with_state_is_refused_where_nothing_has_a_transaction() {
+    let with = |policy: &str, stateful: &str, routes: &str| {
+        let pool = format!("name = \"farm\"\npolicy = \"{policy}\"");
+        let stateful = format!("name = \"clients\"\nstateful = [{stateful}]");
+        let text = SMALL
+            .replace("name = \"farm\"", &pool)
+            .replace("name = \"clients\"", &stateful);
+        faults(&format!("{text}\n{routes}"))
+    };
+    let invite = "\"INVITE\"";
+    let register = "[[routes]]\nmethods = [\"REGISTER\"]\npool = \"farm\"\n";
+    let both = &format!("{register}[[routes]]\npool = \"farm\"\n");
+    for (stateful, routes) in [(invite, register), ("", both), ("", "")] {
+        let refused = with("least-loaded", stateful, routes);
+        assert!(
+            refused[0].starts_with("pools[0].policy: least-loaded looks at load"),
+            "{refused:?}"
+        );
+        assert!(with("rendezvous", stateful, routes).is_empty());
+    }
+    for (stateful, routes) in [(invite, ""), (invite, both), ("\"REGISTER\"", register)] {
+        assert!(with("least-loaded", stateful, routes).is_empty());
+    }
+}
+
+#[test]
 fn a_metrics_page_beyond_loopback_is_refused() {
     let faults = faults(&format!(
         "{SMALL}\n[metrics]\naddress = \"198.18.0.1:9464\"\n"

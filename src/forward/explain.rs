@@ -12,7 +12,7 @@ use super::target::{Choice, Target};
 use super::via::next_hop;
 use super::{Context, Forwarder};
 use crate::affinity::{Branch, CallIdHash, RouteToken, VIA_PARAMETER_NAME, ViaParameter};
-use crate::balance::{AffinityKey, StatelessSelect};
+use crate::balance::AffinityKey;
 use crate::net::{Endpoint, Flow, ListenerIndex, PoolIndex, Protocol, ServerIndex, SocketAddr};
 use crate::packet::EditList;
 use crate::route::{Action, Condition, Direction, Plan};
@@ -324,7 +324,7 @@ impl Context<'_> {
         if named.is_some_and(|server| Some(server.index) == target.server) {
             return Way::Token;
         }
-        let chosen = key.and_then(|(pool, key)| self.plan.pool(pool)?.table()?.select(key));
+        let chosen = key.and_then(|(pool, key)| self.plan.pool(pool)?.select(key));
         if chosen == target.server {
             Way::Table
         } else {

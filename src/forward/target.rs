@@ -539,7 +539,10 @@ impl Context<'_> {
         let pin = listeners.find_map(|of| self.pins.find(pin_key(named, of.index, None), self.now));
         let server = match (pin, key) {
             (Some(pin), _) => Some(pin.server),
-            (None, KeySource::CallId) => pool.select(AffinityKey(named.0)),
+            // A choice by load cannot be made again.
+            (None, KeySource::CallId) if pool.policy.is_stateless() => {
+                pool.select(AffinityKey(named.0))
+            }
             (None, _) => None,
         };
         let server = self.plan.server(server?)?;

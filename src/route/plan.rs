@@ -10,10 +10,10 @@ use super::registry::{RegistryError, ServerRegistry};
 use super::standing::{Health, OperatorState, Standing};
 use super::{Action, Direction, Listener, Question, Rule};
 use crate::affinity::Keys;
-use crate::balance::{AffinityKey, Choice, Maglev, StatelessSelect, TableError};
-use crate::config::{Config, Hunting, Reach, Side};
+use crate::balance::{AffinityKey, Choice, Chooser, Maglev, StatelessSelect, TableError};
+use crate::config::{Config, Hunting, Policy, Reach, Side};
 use crate::net::{IpAddr, ListenerIndex, Network, PoolIndex, ServerId, ServerIndex, SocketAddr};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// A server as the decide layers see it.
 #[derive(Clone, Debug)]
@@ -117,31 +117,42 @@ pub struct Pool {
     pub udp_max_request: Option<usize>,
     /// What becomes of an INVITE that its server does not take.
     pub hunting: Hunting,
-    table: Option<Arc<Maglev>>,
+    /// How the server of a new call is chosen where its transaction is held.
+    pub policy: Policy,
+    /// How long a call counts that says nothing of its session's length (RFC 4028).
+    pub call_max: Duration,
+    servers: Arc<Chooser>,
 }
 
 impl Pool {
-    /// The server of a key; `None` if no server takes new calls.
+    /// The server of a key, without state; `None` if no server takes new calls. A policy that needs
+    /// state leaves this to Maglev over the same servers: those of the first priority.
     #[inline]
     pub fn select(&self, key: AffinityKey) -> Option<ServerIndex> {
-        self.table.as_ref()?.select(key)
+        self.servers.select(key)
     }
 
     /// The server of a request whose transaction we hold, by the pool's policy and what is known of
     /// its servers now; `None` if no server can take it. Each call may be another choice: who asks
     /// remembers it.
     pub fn choose(&self, choice: &Choice<'_>) -> Option<ServerIndex> {
-        choice.of_table(self.table.as_ref()?)
+        self.servers.choose(choice)
     }
 
-    /// The table that keys are looked up in; `None` if no server takes new calls.
+    /// The table that keys are looked up in; `None` if no server takes new calls, or the pool looks
+    /// them up in none (rendezvous).
     pub fn table(&self) -> Option<&Maglev> {
-        self.table.as_deref()
+        self.servers.table()
+    }
+
+    /// The share of all keys, 0 to 1, that each server gets without state.
+    pub fn shares(&self) -> Vec<(ServerIndex, f64)> {
+        self.servers.shares()
     }
 
     /// Whether a server takes new calls.
     pub fn is_up(&self) -> bool {
-        self.table.is_some()
+        !self.servers.is_empty()
     }
 }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::*;
 use crate::affinity::{Keys, Secret};
-use crate::balance::AffinityKey;
+use crate::balance::{AffinityKey, Board, Choice};
 use crate::config::{Config, Side};
-use crate::net::{ListenerIndex, PoolIndex, SocketAddr};
+use crate::net::{ListenerIndex, PoolIndex, ServerIndex, SocketAddr};
 use crate::sip::Message;
+use crate::time::{Duration, Instant};
 
 const CONFIG: &str = r#"
     trusted = ["198.18.100.0/24"]
@@ -635,4 +636,44 @@ fn a_failed_build_leaves_the_registry_as_it_was() {
         Plan::build(&config, &mut registry, &keys()),
         Err(PlanError::Count("listeners", 0, _))
     ));
+}
+
+#[test]
+fn a_pool_chooses_as_it_is_configured() {
+    let text = CONFIG
+        .replace(
+            "name = \"clients\"",
+            "name = \"clients\"\nstateful = [\"INVITE\"]",
+        )
+        .replace(
+            "name = \"one\"",
+            "name = \"one\"\npolicy = \"round-robin\"\nslow_start = 0",
+        )
+        .replace(
+            "11:5060\" },\n        {",
+            "11:5060\", max_calls = 1 },\n        {",
+        )
+        .replace("name = \"s2b\"", "name = \"s2b\", max_calls_per_second = 1");
+    let plan = build(&text, &mut ServerRegistry::new());
+    let pool = plan.pool(PoolIndex(0)).unwrap();
+    let board = Board::new();
+    let now = Instant::ZERO + Duration::from_secs(10);
+    let choose = |key, tried: &[ServerIndex]| {
+        let choice = Choice {
+            board: &board,
+            key: AffinityKey(key),
+            tried,
+            now,
+        };
+        Some(&*plan.server(pool.choose(&choice)?).unwrap().name)
+    };
+    let mut names = [choose(1, &[]).unwrap(), choose(2, &[]).unwrap()];
+    names.sort_unstable();
+    assert_eq!(names, ["s1", "s2b"]);
+    // One of the second in this second was all that it may have, and one call is all of the first's.
+    let s1 = plan.server_by_id(server_id("s1")).unwrap().index;
+    assert_eq!(choose(3, &[]), Some("s1"));
+    assert_eq!(choose(3, &[s1]), None);
+    board.call_opened(s1);
+    assert_eq!(choose(4, &[]), None);
 }

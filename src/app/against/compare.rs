@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::affinity::Keys;
 use crate::balance::Moves;
-use crate::config::{Action, Config, KeySource, Peers, Route};
+use crate::config::{Action, Config, KeySource, Peers, Policy, Route};
 use crate::net::ServerIndex;
-use crate::route::{Plan, PlanError, ServerRegistry};
+use crate::route::{Plan, PlanError, Pool, ServerRegistry};
 
 /// What becomes of calls when one configuration takes the place of another.
 #[derive(Debug)]
@@ -158,22 +158,18 @@ fn change(label: String, old: &Route, old_plan: &Plan, new: &Route, new_plan: &P
             },
         ) => {
             let (old, new) = (pool(old_plan, old_pool), pool(new_plan, new_pool));
-            let old = old.as_ref().and_then(|pool| pool.table());
-            let new = new.as_ref().and_then(|pool| pool.table());
             // With another secret every key is another one.
             let same_secret = old_plan.keys().table_seed() == new_plan.keys().table_seed();
-            let moves = if old_key == key && same_secret {
-                Moves::between(old, new)
-            } else {
-                Moves::unrelated(old, new)
-            };
+            let same_keys = old_key == key && same_secret;
+            let moves = moves(old.as_ref(), new.as_ref(), same_keys);
             let share = moves.share();
             (Some(moves), share)
         }
         (old, new) if old == new => (None, 0.0),
         _ => (None, 1.0),
     };
-    let (before, after) = (described(&old.action), described(&new.action));
+    let before = described(&old.action, old_plan);
+    let after = described(&new.action, new_plan);
     RuleChange {
         label,
         action: (before != after).then_some((before, after)),
@@ -182,18 +178,46 @@ fn change(label: String, old: &Route, old_plan: &Plan, new: &Route, new_plan: &P
     }
 }
 
-fn described(action: &Action) -> String {
+/// Where keys go. What a policy with state chooses is not a matter of keys: shown is what becomes of
+/// requests without a transaction.
+fn moves(old: Option<&Pool>, new: Option<&Pool>, same_keys: bool) -> Moves {
+    let without_table =
+        |pool: Option<&Pool>| pool.is_some_and(|pool| pool.is_up() && pool.table().is_none());
+    if without_table(old) || without_table(new) {
+        let old = |key| old.and_then(|pool| pool.select(key));
+        let new = |key| new.and_then(|pool| pool.select(key));
+        return if same_keys {
+            Moves::sampled(old, new)
+        } else {
+            Moves::sampled(old, old).times(&Moves::sampled(new, new))
+        };
+    }
+    let old = old.and_then(Pool::table);
+    let new = new.and_then(Pool::table);
+    if same_keys {
+        Moves::between(old, new)
+    } else {
+        Moves::unrelated(old, new)
+    }
+}
+
+fn described(action: &Action, plan: &Plan) -> String {
     match action {
         Action::Pool { pool, key } => {
+            let policy = plan.pools().iter().find(|of| *of.name == **pool);
+            let policy = policy.map_or_else(String::new, |pool| match pool.policy {
+                Policy::Maglev => String::new(),
+                other => format!(", {}", other.as_str()),
+            });
             let key = match key {
                 KeySource::CallId => "call-id",
                 KeySource::Aor => "aor",
                 KeySource::From => "from",
                 KeySource::RuriUser => "ruri-user",
                 KeySource::Source => "source",
-                KeySource::Header(name) => return format!("pool {pool} by header {name}"),
+                KeySource::Header(name) => return format!("pool {pool} by header {name}{policy}"),
             };
-            format!("pool {pool} by {key}")
+            format!("pool {pool} by {key}{policy}")
         }
         Action::NextHop(address) => format!("next hop {address}"),
         Action::Reject(status) => format!("reject {status}"),
@@ -384,6 +408,33 @@ mod tests {
             text.contains("was pool farm by call-id, is pool farm by source"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn another_policy_is_named_and_moves_what_has_no_transaction() {
+        let with = |policy: &str, numbers: &[u8]| {
+            let rest = format!("policy = \"{policy}\"\n{ONE_RULE}");
+            let text = format!(
+                "[[listeners]]\nname = \"c\"\naddress = \"198.18.0.1:5060\"\n\
+                 stateful = [\"INVITE\"]\n[[pools]]\nname = \"farm\"\nservers = [{}]\n{rest}",
+                servers(numbers)
+            );
+            Config::parse(&text).unwrap()
+        };
+        let maglev = with("maglev", &[1, 2, 3]);
+        let tlwl = compare(&maglev, &with("tlwl", &[1, 2, 3]));
+        assert_eq!(tlwl.rules[0].share, 0.0);
+        let text = tlwl.to_string();
+        assert!(
+            text.contains("was pool farm by call-id, is pool farm by call-id, tlwl"),
+            "{text}"
+        );
+        // Two functions of the key agree by chance only.
+        let hashed = with("rendezvous", &[1, 2, 3]);
+        let share = compare(&maglev, &hashed).rules[0].share;
+        assert!((0.65..0.68).contains(&share), "{share}");
+        let share = compare(&hashed, &with("rendezvous", &[1, 2])).rules[0].share;
+        assert!((0.32..0.35).contains(&share), "{share}");
     }
 
     #[test]

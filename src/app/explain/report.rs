@@ -191,19 +191,24 @@ impl Report {
             },
         );
         let Some(pool) = plan.pool(index) else { return };
-        let Some(table) = pool.table() else {
+        if !pool.is_up() {
             self.row(
                 "table",
                 format!("pool {}: no server takes new calls", pool.name),
             );
             return;
-        };
-        let mut lines = vec![format!("pool {}: {} entries", pool.name, table.len())];
-        let mut counts = vec![0_usize; plan.servers().len()];
-        for server in table.entries() {
-            if let Some(count) = counts.get_mut(usize::from(server.0)) {
-                *count += 1;
-            }
+        }
+        let shares = pool.shares();
+        let mut lines = vec![match pool.table() {
+            Some(table) => format!("pool {}: {} entries", pool.name, table.len()),
+            None => format!("pool {}: no table, rendezvous", pool.name),
+        }];
+        if !pool.policy.is_stateless() {
+            lines.push(format!(
+                "policy {}: where a transaction is held, the load of the moment chooses, and \
+                 this is for all other requests",
+                pool.policy.as_str()
+            ));
         }
         let candidates = candidates(subject, index, key);
         let of_pool = subject.config.pools.get(usize::from(index.0));
@@ -215,11 +220,11 @@ impl Report {
             let Some(slot) = slot.map(|slot| slot.index) else {
                 continue;
             };
-            let count = counts.get(usize::from(slot.0)).copied().unwrap_or(0);
+            let share = shares.iter().find(|(server, _)| *server == slot);
             let place = candidates.iter().position(|candidate| *candidate == slot);
             lines.push(tell_server(
                 server,
-                count as f64 / table.len() as f64,
+                share.map_or(0.0, |(_, share)| *share),
                 place,
             ));
         }
@@ -490,6 +495,7 @@ fn tell_server(server: &Server, share: f64, place: Option<usize>) -> String {
         address,
         weight,
         priority,
+        ..
     } = server;
     let place = match place {
         None => "",

@@ -1,7 +1,7 @@
 //! What no single section can see: names that must exist, addresses that must differ.
 
 use super::super::reader::Faults;
-use super::super::{Action, Config, HeaderTest, KeySource, Listener, Peers, Route};
+use super::super::{Action, Config, HeaderTest, KeySource, Listener, Peers, Pool, Route};
 use crate::limits::{
     EXEMPT_NETWORKS_MAX, LISTENERS_MAX, POOLS_MAX, ROUTES_CONFIGURED_MAX, SERVERS_MAX,
 };
@@ -114,12 +114,50 @@ pub(super) fn check(config: &Config, faults: &Faults) {
     for (index, route) in config.routes.iter().enumerate() {
         check_route(config, &names, &format!("routes[{index}]"), route, faults);
     }
+    for (index, pool) in config.pools.iter().enumerate() {
+        check_policy(config, &format!("pools[{index}]"), pool, faults);
+    }
     if config.routes.is_empty() && config.pools.len() > 1 {
         faults.add(
             "routes",
             "",
             "is empty: with several pools each listener needs a route",
         );
+    }
+}
+
+/// A policy that looks at load chooses for requests whose transaction is held; all others of the
+/// same pool fall back to Maglev. Where there are no such requests, nothing is left that it does.
+fn check_policy(config: &Config, path: &str, pool: &Pool, faults: &Faults) {
+    if pool.policy.is_stateless() {
+        return;
+    }
+    let leads_here = |route: &&Route| match &route.action {
+        Action::Pool { pool: name, .. } => *name == pool.name,
+        _ => false,
+    };
+    let brings_transactions = |route: &Route| {
+        let of_rule = |listener: &&Listener| {
+            let name = route.listener.as_deref();
+            name.is_none_or(|name| name == listener.name)
+        };
+        let admits = |method: &String| route.methods.is_empty() || route.methods.contains(method);
+        let mut listeners = config.listeners.iter().filter(of_rule);
+        listeners.any(|listener| listener.stateful.iter().any(admits))
+    };
+    let mut ways = config.routes.iter().filter(leads_here).peekable();
+    let useless = match ways.peek() {
+        Some(_) => !ways.any(brings_transactions),
+        // Without any rule everything goes to the only pool.
+        None => {
+            let stateless = |listener: &Listener| listener.stateful.is_empty();
+            config.routes.is_empty() && config.listeners.iter().all(stateless)
+        }
+    };
+    if useless {
+        let reason = "looks at load, which takes a transaction, and no rule brings a request of \
+                      listeners[].stateful to this pool: choose maglev or rendezvous";
+        faults.add(format!("{path}.policy"), pool.policy.as_str(), reason);
     }
 }
 

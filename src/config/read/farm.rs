@@ -1,9 +1,14 @@
 //! Pools and their servers.
 
+use core::time::Duration;
+
 use super::super::reader::Reader;
-use super::super::{Hunting, Pool, Reach, Server};
+use super::super::{Hunting, Policy, Pool, Reach, Server};
 use super::{address, name, networks};
-use crate::limits::WEIGHT_MAX;
+use crate::limits::{
+    CALL_MAX_DEFAULT, CALL_MAX_SECONDS, CALLS_MAX, CALLS_PER_SECOND_MAX, SLOW_START_DEFAULT,
+    SLOW_START_MAX, WEIGHT_MAX,
+};
 
 /// One `[[pools]]` table.
 pub(super) fn pool(table: Reader<'_>) -> Option<Pool> {
@@ -13,6 +18,16 @@ pub(super) fn pool(table: Reader<'_>) -> Option<Pool> {
         ("route", Reach::Route),
         ("request-uri", Reach::RequestUri),
     ];
+    let policies = [
+        Policy::Maglev,
+        Policy::Rendezvous,
+        Policy::RoundRobin,
+        Policy::LeastLoaded,
+        Policy::Tlwl,
+    ]
+    .map(|policy| (policy.as_str(), policy));
+    let call_max = table.integer("call_max", CALL_MAX_SECONDS);
+    let slow_start = table.integer("slow_start", 0..=SLOW_START_MAX);
     let pool = Pool {
         name: name.clone().unwrap_or_default(),
         servers: table
@@ -28,6 +43,9 @@ pub(super) fn pool(table: Reader<'_>) -> Option<Pool> {
             .integer("udp_max_request", 1300..=65_507)
             .and_then(|n: i64| usize::try_from(n).ok()),
         hunting: Hunting::read(&table),
+        policy: table.choice("policy", &policies).unwrap_or_default(),
+        call_max: Duration::from_secs(call_max.unwrap_or(CALL_MAX_DEFAULT).into()),
+        slow_start: Duration::from_secs(slow_start.unwrap_or(SLOW_START_DEFAULT).into()),
     };
     table.finish();
     name.map(|_| pool)
@@ -38,11 +56,15 @@ fn server(table: Reader<'_>) -> Option<Server> {
     let address = address(&table);
     let weight = table.integer("weight", 0..=WEIGHT_MAX).unwrap_or(1);
     let priority = table.integer("priority", 0..=255_u8).unwrap_or(0);
+    let max_calls = table.integer("max_calls", 0..=CALLS_MAX).unwrap_or(0);
+    let per_second = table.integer("max_calls_per_second", 0..=CALLS_PER_SECOND_MAX);
     table.finish();
     Some(Server {
         name: name?,
         address: address?,
         weight,
         priority,
+        max_calls,
+        max_calls_per_second: per_second.unwrap_or(0),
     })
 }

@@ -9,7 +9,7 @@ use super::super::standing::{Health, OperatorState, ServerStanding, Standing};
 use super::super::{Action, KeySource, Listener, Rule};
 use super::{Plan, PlanError, Pool, Rules, Server, ServerState, side_number};
 use crate::affinity::Keys;
-use crate::balance::{Maglev, Member, TableError};
+use crate::balance::{Chooser, Member, Seat, TableError};
 use crate::config::{self, Config};
 use crate::limits::{LISTENERS_MAX, POOLS_MAX};
 use crate::net::{IpAddr, ListenerIndex, Network, PoolIndex, ServerIndex, SocketAddr};
@@ -22,6 +22,8 @@ struct Membership {
     /// As configured, or what the operator has put in its place.
     weight: u32,
     priority: u8,
+    max_calls: u32,
+    max_calls_per_second: u32,
 }
 
 /// Collects the parts of a plan.
@@ -91,6 +93,8 @@ impl<'c> Builder<'c> {
                         .weight
                         .unwrap_or(server.weight),
                     priority: server.priority,
+                    max_calls: server.max_calls,
+                    max_calls_per_second: server.max_calls_per_second,
                 });
             }
         }
@@ -144,33 +148,33 @@ impl<'c> Builder<'c> {
         let pools = self.config.pools.iter().zip(0_u8..);
         pools
             .map(|(pool, index)| {
-                let takes_calls = |member: &&Membership| {
-                    let server = servers.get(usize::from(member.server.0));
-                    member.pool == PoolIndex(index)
-                        && server.is_some_and(|server| server.takes_calls)
-                };
-                let takers = || members.iter().filter(takes_calls);
-                let first = takers().map(|member| member.priority).min();
-                let eligible: Vec<Member> = takers()
-                    .filter(|member| Some(member.priority) == first)
+                let index = PoolIndex(index);
+                let of_pool = members.iter().filter(|member| member.pool == index);
+                let seats: Vec<Seat> = of_pool
                     .filter_map(|member| {
-                        Some(Member {
-                            server: member.server,
-                            id: servers.get(usize::from(member.server.0))?.id,
-                            weight: member.weight,
+                        let server = servers.get(usize::from(member.server.0))?;
+                        server.takes_calls.then_some(Seat {
+                            member: Member {
+                                server: member.server,
+                                id: server.id,
+                                weight: member.weight,
+                            },
+                            priority: member.priority,
+                            max_calls: member.max_calls,
+                            max_calls_per_second: member.max_calls_per_second,
+                            returned_at: server.returned_at,
                         })
                     })
                     .collect();
-                let table = match eligible.as_slice() {
-                    [] => None,
-                    some => Some(Arc::new(Maglev::new(&keys.table_seed(), some)?)),
-                };
+                let servers = Chooser::new(&keys.table_seed(), pool.policy, index, &seats)?;
                 Ok(Pool {
                     name: pool.name.as_str().into(),
                     reach: pool.reach,
                     udp_max_request: pool.udp_max_request,
                     hunting: pool.hunting.clone(),
-                    table,
+                    policy: pool.policy,
+                    call_max: pool.call_max,
+                    servers: Arc::new(servers.with_slow_start(pool.slow_start)),
                 })
             })
             .collect()
