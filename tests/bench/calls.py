@@ -186,7 +186,7 @@ def start(lab, what, children):
         time.sleep(1.5)
         check(process.poll() is None, f"Kamailio has ended:\n{lab.log('kamailio.log')}")
     else:
-        listener = {"stateful": "", "stateless": os.environ.get("STATELESS", "stateful = []")}[what]
+        listener = {"stateful": 'stateful = ["INVITE"]', "stateless": "stateful = []"}[what]
         process = lab.serve("lb", CONFIG.format(path=lab.path, listener=listener), "viaduct")
     lab.pin(before, BALANCER_CORE)
     return process, [thread for thread in receivers() if os.sched_getaffinity(thread) == {BALANCER_CORE}]

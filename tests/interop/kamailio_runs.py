@@ -218,10 +218,12 @@ def series(family):
     return run
 
 
+RUNS = {
+    "kamailio-1arm": kamailio_calls(4, 1, False), "kamailio-2arm": kamailio_calls(4, 2, False),
+    "kamailio-ipv6": kamailio_calls(6, 1, False),
+    "kamailio-topos-1arm": kamailio_calls(4, 1, True), "kamailio-topos-2arm": kamailio_calls(4, 2, True),
+    "kamailio-sipp": kamailio_sipp(1), "series-ipv4": series(4), "series-ipv6": series(6),
+}
+
 if __name__ == "__main__":
-    raise SystemExit(main({
-        "kamailio-1arm": kamailio_calls(4, 1, False), "kamailio-2arm": kamailio_calls(4, 2, False),
-        "kamailio-ipv6": kamailio_calls(6, 1, False),
-        "kamailio-topos-1arm": kamailio_calls(4, 1, True), "kamailio-topos-2arm": kamailio_calls(4, 2, True),
-        "kamailio-sipp": kamailio_sipp(1), "series-ipv4": series(4), "series-ipv6": series(6),
-    }))
+    raise SystemExit(main(RUNS))

@@ -45,7 +45,7 @@ def build():
 class Lab:
     """Namespaces `client`, `lb`, `server1..n`, and one viaduct in `lb`.
 
-    With `stateful` INVITE has a transaction, as is the default; without it every method passes stateless.
+    With `stateful` INVITE has a transaction; without it every method passes stateless.
     """
 
     stateful = False
@@ -187,7 +187,7 @@ class Lab:
                  "[metrics]", f'address = "127.0.0.1:{METRICS_PORT}"']
         if self.workers:
             lines += ["[workers]", f"count = {self.workers}"]
-        methods = []
+        methods = ['stateful = ["INVITE"]' if self.stateful else "stateful = []"]
         lines += ["[[listeners]]", 'name = "clients"', f'address = "{self.bracket(self.vip)}:5060"', *methods, listeners_extra]
         if self.arms == 2:
             lines += ["[[listeners]]", 'name = "farm"', 'side = "farm"', *methods,

@@ -277,12 +277,14 @@ def advertised(arms, port=5060):
     return run
 
 
+RUNS = {
+    "home-1arm": call_from_home(1), "home-2arm": call_from_home(2), "keepalives": keepalives, "moved-bye": moved_bye,
+    "moved-server-bye": moved_server_bye, "called-1arm": called(1), "called-2arm": called(2),
+    "no-rport": no_rport,
+    "advertised-1arm": advertised(1), "advertised-2arm": advertised(2),
+    "advertised-port-1arm": advertised(1, 5070), "advertised-port-2arm": advertised(2, 5070),
+    "second-port-1arm": second_port(1), "second-port-2arm": second_port(2),
+}
+
 if __name__ == "__main__":
-    raise SystemExit(main({
-        "home-1arm": call_from_home(1), "home-2arm": call_from_home(2), "keepalives": keepalives, "moved-bye": moved_bye,
-        "moved-server-bye": moved_server_bye, "called-1arm": called(1), "called-2arm": called(2),
-        "no-rport": no_rport,
-        "advertised-1arm": advertised(1), "advertised-2arm": advertised(2),
-        "advertised-port-1arm": advertised(1, 5070), "advertised-port-2arm": advertised(2, 5070),
-        "second-port-1arm": second_port(1), "second-port-2arm": second_port(2),
-    }))
+    raise SystemExit(main(RUNS))
