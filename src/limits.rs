@@ -130,6 +130,15 @@ pub const STORED_BYTES_MAX: usize = 64 * 1024 * 1024 * 1024;
 /// gives up after 32 s, and five answers of 503 mean overload of all.
 pub const HUNT_ATTEMPTS_MAX: usize = 5;
 
+/// Moves from a silent server that a pool saves up: what a quiet pool may move at once.
+pub const RETRY_RESERVE: u32 = 20;
+
+/// Bytes of Reason rows that a CANCEL of ours repeats; the common ones have under 80 each.
+pub const CANCEL_REASONS_LEN_MAX: usize = 512;
+
+/// Records that are looked at in one go when a server has gone down.
+pub const SWEEP_STEP: u32 = 4096;
+
 /// Edits of one message: Via, two Record-Route, Route in and out, Max-Forwards, Max-Breadth,
 /// received, rport, Request-URI, Content-Length, and as many again.
 pub const EDITS_MAX: usize = 24;

@@ -98,6 +98,8 @@ pub struct WorkerMetrics {
     pub responses: [Counter; STATUS_CLASSES.len()],
     /// Answers of our own by status code, see [`ANSWERS`].
     pub answers: [Counter; ANSWERS.len()],
+    /// Requests handled with a transaction.
+    pub transactions: TransactionMetrics,
     /// Messages that left the in-place path ("punt"): same worker, ordinary code.
     pub punted: Counter,
     /// Pins made, and pins pushed out of a full bucket.
@@ -126,6 +128,27 @@ pub struct WorkerMetrics {
     pub listeners: Box<[ListenerMetrics]>,
     /// By server slot.
     pub servers: Box<[ServerMetrics]>,
+}
+
+/// Transactions of one worker.
+#[derive(Debug, Default)]
+pub struct TransactionMetrics {
+    /// Begun.
+    pub opened: Counter,
+    /// Over; what is begun and not over is open.
+    pub closed: Counter,
+    /// Requests refused because there was no room for their transaction.
+    pub refused: Counter,
+    /// Requests that were a retransmission of one with a transaction.
+    pub repeated: Counter,
+    /// Messages sent again because nothing came back.
+    pub retransmitted: Counter,
+    /// Requests sent to another server, since one was silent, unreachable or refused.
+    pub hunted: Counter,
+    /// CANCELs of our own.
+    pub cancelled: Counter,
+    /// Requests that no server answered in time.
+    pub timed_out: Counter,
 }
 
 /// Mirror of `XDP_STATISTICS`, summed over a worker's AF_XDP sockets; at most a second old.
@@ -196,6 +219,7 @@ impl WorkerMetrics {
             requests: zeros(),
             responses: zeros(),
             answers: zeros(),
+            transactions: TransactionMetrics::default(),
             punted: Counter::default(),
             pins_made: Counter::default(),
             pins_evicted: Counter::default(),

@@ -21,13 +21,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use viaduct::affinity::{Binding, Keys, Pair, Pins, RouteToken, Secret};
 use viaduct::app::{KnownSources, Observer, Samples, SipHandler};
+use viaduct::balance::Board;
 use viaduct::capture::{Captures, Filter, Running};
 use viaduct::config::Config;
 use viaduct::datapath::{Batch, Builder, Handler, Out};
 use viaduct::forward::{Forwarder, Shared};
 use viaduct::metrics::{ListenerMetrics, WorkerMetrics};
 use viaduct::net::{Endpoint, ListenerIndex, Protocol};
-use viaduct::proxy::Proxy;
+use viaduct::proxy::{Proxy, Room};
 use viaduct::route::{Plan, ServerRegistry, server_id};
 use viaduct::time::Instant;
 
@@ -191,6 +192,12 @@ fn a_million_messages_without_an_allocation() {
     let plan = Arc::new(ArcSwap::from_pointee(first));
     let metrics: Vec<_> = (0..2).map(|_| Arc::new(WorkerMetrics::new())).collect();
     let pins = Arc::new(Pins::new(1 << 16));
+    let board = Arc::new(Board::new());
+    let room = Room {
+        transactions: 1 << 16,
+        message_bytes: 64 << 20,
+        rescue: false,
+    };
     let shared = Arc::new(Shared::new(1024));
     let samples = Arc::new(Samples::new());
     let captures = Arc::new(Captures::new(Vec::new()));
@@ -210,7 +217,11 @@ fn a_million_messages_without_an_allocation() {
                 let observer = Observer::default()
                     .capture(captures.tap(worker))
                     .log(log.tap());
-                let handler = SipHandler::new(Proxy::new(forwarder), plan.clone(), samples.clone());
+                let handler = SipHandler::new(
+                    Proxy::new(forwarder, room, board.clone(), Instant::ZERO),
+                    plan.clone(),
+                    samples.clone(),
+                );
                 Armed(handler.telling(known.clone()).observed(observer))
             },
             &[],

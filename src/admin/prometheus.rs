@@ -123,6 +123,42 @@ const WORKER_FAMILIES: &[WorkerFamily] = &[
     ("punted", "Messages that left the in-place path.", |w| {
         &w.punted
     }),
+    ("transactions_opened", "Transactions begun.", |w| {
+        &w.transactions.opened
+    }),
+    (
+        "transactions_closed",
+        "Transactions over; begun less over are open.",
+        |w| &w.transactions.closed,
+    ),
+    (
+        "transactions_refused",
+        "Requests refused because there was no room for their transaction.",
+        |w| &w.transactions.refused,
+    ),
+    (
+        "transactions_repeated",
+        "Requests that were a retransmission of one with a transaction.",
+        |w| &w.transactions.repeated,
+    ),
+    (
+        "transactions_retransmitted",
+        "Messages sent again because nothing came back.",
+        |w| &w.transactions.retransmitted,
+    ),
+    (
+        "transactions_hunted",
+        "Requests sent to another server: one was silent, unreachable or refused.",
+        |w| &w.transactions.hunted,
+    ),
+    ("transactions_cancelled", "CANCELs of our own.", |w| {
+        &w.transactions.cancelled
+    }),
+    (
+        "transactions_timed_out",
+        "Requests that no server answered in time.",
+        |w| &w.transactions.timed_out,
+    ),
     ("pins_made", "Pins made.", |w| &w.pins_made),
     ("pins_evicted", "Pins pushed out of a full bucket.", |w| {
         &w.pins_evicted

@@ -21,6 +21,7 @@ use super::secret::{self, SecretError};
 use crate::admin::control::{self, ControlError, ControlSocket, SocketFile};
 use crate::admin::{self, CaptureService, Names, Page, Readings, ServerName};
 use crate::affinity::{Keys, Pins};
+use crate::balance::Board;
 use crate::bpf::SteerCounts;
 use crate::capture::{Captures, Interface};
 use crate::clf;
@@ -31,7 +32,7 @@ use crate::journal;
 use crate::limits::MOVED_FLOWS_MAX;
 use crate::metrics::WorkerMetrics;
 use crate::net::WorkerIndex;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Room};
 use crate::route::{Plan, PlanError, ServerRegistry, Standing};
 use crate::sys::{clock, memory};
 use crate::verdict::DropReason;
@@ -157,6 +158,7 @@ impl Process {
             debug!("the pin table stays on normal pages: {error}");
         }
         let shared = Arc::new(Shared::new(MOVED_FLOWS_MAX));
+        let board = Arc::new(Board::new());
         let samples = Arc::new(Samples::new());
         let known = Arc::new(KnownSources::new());
         known.set_wanted(network.limits(&config));
@@ -170,7 +172,9 @@ impl Process {
             let observer = Observer::default()
                 .capture(captures.tap(worker))
                 .log(log.tap());
-            SipHandler::new(Proxy::new(forwarder), plan.clone(), samples.clone())
+            let room = Room::of(&config.transactions, workers);
+            let proxy = Proxy::new(forwarder, room, board.clone(), clock::now());
+            SipHandler::new(proxy, plan.clone(), samples.clone())
                 .telling(known.clone())
                 .observed(observer)
         };

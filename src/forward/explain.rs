@@ -353,6 +353,7 @@ impl Context<'_> {
 /// Why a request is refused, with the section that says so.
 fn meaning(rejection: Rejection) -> &'static str {
     match rejection {
+        Rejection::Full => "RFC 3261 §21.5.4: there is no room for another transaction",
         Rejection::Syntax(error) => error.meaning(),
         Rejection::UriScheme => {
             "RFC 3261 §16.3 step 2: the scheme of the Request-URI is unknown, or sips where there \

@@ -47,11 +47,13 @@ pub use self::explain::{
     Explanation, Leads, Refusal, RequestExplanation, ResponseExplanation, Way,
 };
 pub(crate) use self::rejection::{Rejection, Reply};
-pub(crate) use self::request::Decision;
+pub(crate) use self::request::{Decision, Forwarding};
+pub(crate) use self::response::OwnVia;
 pub(crate) use self::route_set::RouteSet;
 pub use self::shared::Shared;
 pub use self::unreachable::Undelivered;
 use crate::affinity::{CallIdHash, Decisions, Keys, Mode, MovedFlows, Pins};
+use crate::balance::Board;
 use crate::metrics::WorkerMetrics;
 use crate::net::{Flow, IpAddr, ListenerIndex, ServerIndex, WorkerIndex};
 use crate::packet::{Buffer, EditList};
@@ -78,6 +80,7 @@ pub(crate) struct Base {
     pub(crate) workers: u8,
     pub(crate) pins: Arc<Pins>,
     shared: Arc<Shared>,
+    board: Option<Arc<Board>>,
     pub(crate) metrics: Arc<WorkerMetrics>,
 }
 
@@ -112,6 +115,7 @@ pub(crate) struct Context<'a> {
     pins: &'a Pins,
     flows: &'a MovedFlows,
     decisions: &'a Decisions,
+    board: Option<&'a Board>,
     metrics: &'a WorkerMetrics,
     message: &'a Message,
     bytes: &'a [u8],
@@ -141,6 +145,7 @@ impl Base {
             pins: &self.pins,
             flows: &self.shared.flows,
             decisions: &self.shared.decisions,
+            board: self.board.as_deref(),
             metrics: &self.metrics,
             message,
             bytes,
@@ -181,6 +186,7 @@ impl Forwarder {
                 workers: workers.max(1),
                 pins,
                 shared: Arc::new(Shared::new(0)),
+                board: None,
                 metrics,
             },
             message: Box::new(Message::new()),
@@ -195,6 +201,13 @@ impl Forwarder {
     #[must_use]
     pub fn with_shared(mut self, shared: Arc<Shared>) -> Self {
         self.base.shared = shared;
+        self
+    }
+
+    /// With what is known of the servers, for requests whose transaction is held.
+    #[must_use]
+    pub fn with_board(mut self, board: Arc<Board>) -> Self {
+        self.base.board = Some(board);
         self
     }
 
@@ -240,6 +253,32 @@ impl Forwarder {
             });
         }
         Ok(self.message.parse(bytes))
+    }
+
+    /// Answers the message read last in its place, with a transaction behind it: no rate limit.
+    pub(crate) fn answer_here(
+        &mut self,
+        status: u16,
+        plan: &Plan,
+        buffer: &mut Buffer<'_>,
+        flow: &mut Flow,
+        now: Instant,
+    ) -> Verdict {
+        let context = self
+            .base
+            .context(plan, &self.message, buffer.payload(), *flow, now);
+        let rejection = Rejection::Rule(status);
+        let answer = match self.answers.compose(&context, rejection, status) {
+            Ok(answer) => answer,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        let peer = answer.peer;
+        if buffer.replace(answer.bytes).is_err() {
+            return Verdict::Drop(DropReason::NoRoom);
+        }
+        flow.peer = peer;
+        self.base.metrics.answer(status);
+        Verdict::Transmit
     }
 
     /// Whether the last message was a 2xx to an INVITE or a REGISTER: a farm that asks for passwords

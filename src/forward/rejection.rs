@@ -36,6 +36,8 @@ pub(crate) enum Rejection {
     TooLarge,
     /// OPTIONS for ourselves, and a server is up (§11).
     OwnOptions,
+    /// There is no room for another transaction (RFC 3261 §21.5.4).
+    Full,
     /// Dropped without an answer.
     Silent(DropReason),
 }
@@ -74,7 +76,7 @@ impl Rejection {
             // transaction only.
             Self::Unresolved => 500,
             Self::Secure => 480,
-            Self::NoServer => 503,
+            Self::NoServer | Self::Full => 503,
             Self::TooLarge => 513,
             Self::OwnOptions => 200,
             Self::Silent(_) => return None,
@@ -98,6 +100,7 @@ impl Rejection {
             | Self::PathRequired
             | Self::TooLarge
             | Self::OwnOptions
+            | Self::Full
             | Self::Rule(_) => DropReason::AckRejected,
         }
     }

@@ -30,11 +30,9 @@ pub(crate) enum Decision {
 pub(crate) struct Forwarding {
     pub(crate) flow: Flow,
     /// Where it goes.
-    #[expect(dead_code, reason = "for transactions")]
     pub(crate) target: Target,
     /// Another server of this pool may be tried instead: the pool has chosen the server, and no
     /// dialog binds the request to it.
-    #[expect(dead_code, reason = "for transactions")]
     pub(crate) hunts: Option<PoolIndex>,
     /// RFC 3261 §18.3: bytes behind the message are not forwarded.
     pub(crate) end: usize,
@@ -60,7 +58,6 @@ impl Forwarding {
     }
 
     /// Makes the edit list say everything, for whoever keeps it.
-    #[expect(dead_code, reason = "for transactions")]
     pub(crate) fn complete(&mut self, edits: &mut EditList) {
         if let Some((span, digits)) = self.patch.take() {
             edits.replace(span.range(), digits.get(..span.len()).unwrap_or_default());

@@ -12,13 +12,13 @@ use super::route_set::RouteSet;
 use super::via::is_forbidden;
 use super::{Context, Rejection, pin_key};
 use crate::affinity::{
-    CallIdHash, ClientFlow, Ground, NewPin, Pin, PinOutcome, Transaction, home_worker,
+    CallIdHash, ClientFlow, Ground, Mode, NewPin, Pin, PinOutcome, Transaction, home_worker,
 };
-use crate::balance::AffinityKey;
+use crate::balance::{AffinityKey, Choice as ServerChoice};
 use crate::config::Side;
 use crate::net::{ListenerIndex, PoolIndex, ServerId, ServerIndex, SocketAddr, WorkerIndex};
 use crate::route::{Action, Direction, KeySource, Pool, Question, Rule, Server};
-use crate::sip::{HeaderName, Method, Uri};
+use crate::sip::{HeaderName, Method, Uri, values};
 use crate::verdict::DropReason;
 
 /// Where a request goes.
@@ -416,6 +416,26 @@ impl Context<'_> {
         (home != self.worker).then_some(home)
     }
 
+    /// Whether the client wants no other server than the first (RFC 3841 §9.1: "no-fork").
+    pub(crate) fn forbids_hunting(&self) -> bool {
+        let rows = self.message.rows(HeaderName::RequestDisposition);
+        rows.flat_map(|row| values(self.bytes, row))
+            .any(|value| value.of(self.bytes).eq_ignore_ascii_case(b"no-fork"))
+    }
+
+    /// The Call-ID belongs to another server from now on: a retry with credentials goes to the one
+    /// that has asked for them.
+    pub(crate) fn repin(&self, server: ServerIndex) {
+        if let Some(pin) = self.pin().filter(|pin| pin.server != server) {
+            let new = NewPin {
+                server,
+                mode: self.course.mode,
+                transaction: self.transaction(),
+            };
+            let _moved = self.pins.replace(self.pin_key(), pin.server, new, self.now);
+        }
+    }
+
     pub(crate) fn pin_key(&self) -> CallIdHash {
         let sender = (self.direction == Direction::Farm).then_some(self.flow.peer.ip());
         pin_key(self.call_id, self.flow.listener, sender)
@@ -459,7 +479,18 @@ impl Context<'_> {
         let (chosen, ground) = match self.server_of_named_dialog(pool, key) {
             Some(server) => (Some(server), Ground::NamedDialog),
             None => {
-                let chosen = pool.select(by);
+                // RFC 3261 §16.11: without a transaction only what the message says may count.
+                let chosen = match (self.course.mode, self.board) {
+                    (Mode::Stateful, Some(board)) if !self.follows() => {
+                        pool.choose(&ServerChoice {
+                            board,
+                            key: by,
+                            tried: &[],
+                            now: self.now,
+                        })
+                    }
+                    _ => pool.select(by),
+                };
                 (
                     chosen.and_then(|chosen| self.plan.server(chosen)),
                     Ground::Table,

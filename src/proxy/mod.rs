@@ -4,31 +4,141 @@
 //! [`Proxy::on_message`] takes a datagram like [`Forwarder::decide`]; messages of its own go to an
 //! [`Outbox`], and [`Proxy::on_timer`] runs what is due. Pure: bytes and `now` in, bytes out.
 //!
+//! ```text
+//!   request ─► is its method stateful here? ── no ─► forward
+//!                 │ yes, on the Call-ID's home worker
+//!                 ▼
+//!              record (one server transaction, up to five client transactions, one after another)
+//!                 │ key: the hash in our branch, which INVITE, CANCEL and ACK share (§17.2.3)
+//!   response ─► its branch names record and attempt
+//! ```
+//!
 //! | file | RFC |
 //! |---|---|
 //! | `compose` | requests of our own on a branch: the ACK of RFC 3261 §17.1.1.3, the CANCEL of §9.1 |
+//! | `record` | what is kept of a request |
+//! | `desk` | stored messages, laid out again |
+//! | `scene` | what machines ask for: sending, keeping, arming (§17) |
+//! | `server` | requests, timers, unreachable servers (§16.8 to §16.10, §17.2) |
+//! | `client` | responses, the best of them, CANCEL, another server (§16.7, §17.1) |
 
+mod client;
 pub mod compose;
+mod desk;
 mod outbox;
+mod record;
+mod retry_budget;
+mod scene;
+mod server;
+#[cfg(test)]
+mod tests;
 
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+
+use self::desk::Desk;
 pub use self::outbox::Outbox;
-use crate::forward::Forwarder;
+use self::record::{Due, Record, Repeat, ServerState};
+use self::retry_budget::RetryBudget;
+use self::scene::Scene;
+use crate::affinity::{Mode, home_worker};
+use crate::balance::Board;
+use crate::config::Transactions;
+use crate::forward::{Course, Decision, Forwarder, OwnVia, Rejection};
+use crate::limits::SWEEP_STEP;
 use crate::net::Flow;
 use crate::packet::Buffer;
 use crate::route::Plan;
-use crate::time::Instant;
+use crate::sip::{Kind, Method, ParseError};
+use crate::time::{Duration, Instant};
+use crate::transaction::machine::{invite_server, non_invite_server};
+use crate::transaction::store::{Blobs, Handle, Index, Slab};
+use crate::transaction::wheel::Wheel;
 use crate::verdict::{DropReason, Verdict};
+
+/// How often the plan is looked at for servers that have gone down.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Room for the transactions of one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Transactions open at once.
+    pub transactions: u32,
+    /// Bytes of messages that they keep.
+    pub message_bytes: usize,
+    /// Forward responses whose transaction a crash took.
+    pub rescue: bool,
+}
+
+impl Room {
+    /// What one of `workers` workers gets of the configured room.
+    pub fn of(config: &Transactions, workers: u8) -> Self {
+        let share = |whole: usize| whole.div_ceil(usize::from(workers.max(1)));
+        Self {
+            transactions: u32::try_from(share(config.max)).unwrap_or(u32::MAX),
+            message_bytes: share(config.message_bytes),
+            rescue: config.rescue,
+        }
+    }
+
+    /// No transactions: everything is forwarded without state.
+    pub const NONE: Self = Self {
+        transactions: 0,
+        message_bytes: 0,
+        rescue: false,
+    };
+}
 
 /// The proxy of one worker.
 #[derive(Debug)]
 pub struct Proxy {
     forwarder: Forwarder,
+    records: Slab<Record>,
+    index: Index,
+    wheel: Wheel,
+    desk: Desk,
+    board: Arc<Board>,
+    budget: RetryBudget,
+    rescue: bool,
+    has_room: bool,
+    /// Servers that were down when the plan was last looked at, a hash of them.
+    down: u64,
+    /// The next place to be looked at for what is at a server gone down.
+    sweep: Option<u32>,
 }
 
 impl Proxy {
-    /// A proxy over a worker's forwarder.
-    pub fn new(forwarder: Forwarder) -> Self {
-        Self { forwarder }
+    /// A proxy over a worker's forwarder. Allocates here and never again.
+    pub fn new(forwarder: Forwarder, room: Room, board: Arc<Board>, now: Instant) -> Self {
+        Self {
+            forwarder: forwarder.with_board(Arc::clone(&board)),
+            records: Slab::new(room.transactions),
+            index: Index::new(room.transactions),
+            wheel: Wheel::new(room.transactions, now),
+            desk: Desk::new(Blobs::new(room.message_bytes)),
+            board,
+            budget: RetryBudget::new(),
+            rescue: room.rescue,
+            has_room: room.transactions > 0,
+            down: 0,
+            sweep: None,
+        }
+    }
+
+    /// Transactions that are open.
+    pub fn open_transactions(&self) -> u32 {
+        self.records.len()
+    }
+
+    /// Bytes of messages kept.
+    pub fn kept_bytes(&self) -> usize {
+        self.desk.blobs.capacity_bytes() - self.desk.blobs.free_bytes()
+    }
+
+    /// Timers that are armed.
+    pub fn armed_timers(&self) -> u32 {
+        self.wheel.armed()
     }
 
     /// Decides about one datagram.
@@ -40,9 +150,278 @@ impl Proxy {
         buffer: &mut Buffer<'_>,
         flow: &mut Flow,
         now: Instant,
-        _out: &mut dyn Outbox,
+        out: &mut dyn Outbox,
     ) -> Verdict {
-        self.forwarder.decide(plan, buffer, flow, now)
+        let parsed = match self.forwarder.read(plan, buffer.payload(), flow) {
+            Ok(parsed) => parsed,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        match self.forwarder.message.kind() {
+            Kind::Request => self.on_request(parsed, plan, buffer, flow, now, out),
+            Kind::Response => {
+                let own = match self.forwarder.own_via(parsed, plan, buffer.payload()) {
+                    Ok(own) => own,
+                    Err(reason) => return Verdict::Drop(reason),
+                };
+                match own.branch.mode() {
+                    Mode::Stateless => self
+                        .forwarder
+                        .pass_response(&own, false, plan, buffer, flow, now),
+                    Mode::Stateful => self.on_response(&own, plan, buffer, flow, now, out),
+                }
+            }
+            Kind::Unknown => Verdict::Drop(DropReason::NotSip),
+        }
+    }
+
+    fn on_request(
+        &mut self,
+        parsed: Result<(), ParseError>,
+        plan: &Plan,
+        buffer: &mut Buffer<'_>,
+        flow: &mut Flow,
+        now: Instant,
+        out: &mut dyn Outbox,
+    ) -> Verdict {
+        let method = self.forwarder.message.method();
+        let follows = matches!(method, Method::Ack | Method::Cancel);
+        let ruled = match follows {
+            true => Method::Invite,
+            false => method,
+        };
+        let stateful = self.has_room
+            && plan
+                .listener(flow.listener)
+                .is_some_and(|listener| listener.is_stateful(ruled as usize));
+        // What was begun with a transaction ends with it, whatever the configuration says by now.
+        let concerns = stateful || (ruled == Method::Invite && !self.records.is_empty());
+        let via = self.forwarder.message.top_via();
+        let (true, Ok(()), Some(via)) = (concerns, parsed, via) else {
+            return self
+                .forwarder
+                .on_request(parsed, Course::STATELESS, plan, buffer, flow, now);
+        };
+        let base = &self.forwarder.base;
+        let course = Course {
+            mode: Mode::Stateful,
+            ..Course::STATELESS
+        };
+        let context = base
+            .context(plan, &self.forwarder.message, buffer.payload(), *flow, now)
+            .on(course);
+        let home = home_worker(context.call_id, base.workers);
+        if home != base.worker {
+            return Verdict::HandOver(home);
+        }
+        let key = context.branch(via).hash();
+        if let Some(handle) = self.index.find(key)
+            && let Some(record) = self.records.at(handle)
+            && (record.method == method || (follows && record.method == Method::Invite))
+        {
+            base.metrics.requests[method as usize].increment();
+            let verdict = self.on_known_request(handle, method, plan, buffer, flow, now, out);
+            if let Some(verdict) = verdict {
+                return verdict;
+            }
+            // The ACK of a 2xx goes on to the server.
+            return self
+                .forwarder
+                .on_request(parsed, Course::STATELESS, plan, buffer, flow, now);
+        }
+        // RFC 3261 §16.11: who has begun a transaction without state goes on so.
+        let begun = context.pin().filter(|pin| pin.is_of(context.cseq()));
+        let stateless = begun.is_some_and(|pin| pin.mode == Mode::Stateless);
+        if !stateful || stateless {
+            return self
+                .forwarder
+                .on_request(parsed, Course::STATELESS, plan, buffer, flow, now);
+        }
+        if follows {
+            // RFC 3261 §16.10: without its transaction a CANCEL is forwarded statelessly, on the
+            // branch that the INVITE had at first.
+            let course = Course {
+                passing: true,
+                ..course
+            };
+            return self
+                .forwarder
+                .on_request(parsed, course, plan, buffer, flow, now);
+        }
+        self.open(key, course, plan, buffer, flow, now, out)
+    }
+
+    /// A request of a record that is there; `None` if it is not for us.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one event with all that it may touch"
+    )]
+    fn on_known_request(
+        &mut self,
+        handle: Handle,
+        method: Method,
+        plan: &Plan,
+        buffer: &mut Buffer<'_>,
+        flow: &mut Flow,
+        now: Instant,
+        out: &mut dyn Outbox,
+    ) -> Option<Verdict> {
+        let (record, mut scene) = self.scene(handle, plan, now, out)?;
+        let verdict = match method {
+            Method::Ack => scene.on_ack(record),
+            Method::Cancel => Some(scene.on_cancel(record, buffer, flow)),
+            _ => Some(scene.on_request_again(record)),
+        };
+        self.settle(handle);
+        verdict
+    }
+
+    /// A new request that gets a transaction.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one event with all that it may touch"
+    )]
+    fn open(
+        &mut self,
+        key: u128,
+        course: Course,
+        plan: &Plan,
+        buffer: &mut Buffer<'_>,
+        flow: &mut Flow,
+        now: Instant,
+        out: &mut dyn Outbox,
+    ) -> Verdict {
+        let Forwarder {
+            base,
+            message,
+            edits,
+            routes,
+            ..
+        } = &mut self.forwarder;
+        let method = message.method();
+        let context = base
+            .context(plan, message, buffer.payload(), *flow, now)
+            .on(course);
+        let Some(via) = message.top_via() else {
+            return Verdict::Drop(DropReason::Malformed);
+        };
+        edits.clear();
+        let decision = match self.records.next_handle() {
+            Some(_) => context.forward(edits, routes),
+            None => Err(Rejection::Full),
+        };
+        base.metrics.requests[method as usize].increment();
+        let mut forwarding = match decision {
+            Ok(Decision::Forward(forwarding)) => forwarding,
+            Ok(Decision::HandOver(home)) => return Verdict::HandOver(home),
+            Err(rejection) => {
+                if rejection == Rejection::Full {
+                    base.metrics.transactions.refused.increment();
+                }
+                return self.forwarder.reject(rejection, plan, buffer, flow, now);
+            }
+        };
+        forwarding.complete(edits);
+        let request = buffer.payload().get(..forwarding.end).unwrap_or_default();
+        let Some(request) = self.desk.keep(request) else {
+            base.metrics.transactions.refused.increment();
+            return self
+                .forwarder
+                .reject(Rejection::Full, plan, buffer, flow, now);
+        };
+        let record = Record {
+            key,
+            method,
+            call_id: context.call_id,
+            pin_key: context.pin_key(),
+            cseq: context.cseq(),
+            started: now,
+            flow: *flow,
+            reply_to: context.response_target(via),
+            server: match method {
+                Method::Invite => ServerState::Invite(invite_server::State::Proceeding),
+                _ => ServerState::Other(non_invite_server::State::Trying),
+            },
+            cancelled: false,
+            hunts: forwarding.hunts.filter(|_| !context.forbids_hunting()),
+            in_dialog: message.to_tag().is_some(),
+            status: 0,
+            resend: Repeat::NEVER,
+            end: Due::NEVER,
+            trying: Due::NEVER,
+            request: Some(request),
+            last: None,
+            best: None,
+            reasons: None,
+            attempts: ArrayVec::new(),
+        };
+        if let Some(pool) = forwarding.hunts
+            && let Some(of) = plan.pool(pool)
+        {
+            self.budget.earn(pool, of.hunting.retry_budget);
+        }
+        let handle = match self.records.insert(record) {
+            Ok(handle) => handle,
+            Err(mut record) => {
+                self.desk.forget(&mut record.request);
+                return self
+                    .forwarder
+                    .reject(Rejection::Full, plan, buffer, flow, now);
+            }
+        };
+        // A key that is there already belongs to a request of another method: neither can be found
+        // by the other's.
+        let _taken = self.index.insert(key, handle);
+        let Some((record, mut scene)) = self.scene(handle, plan, now, out) else {
+            return Verdict::Drop(DropReason::Malformed);
+        };
+        let added = scene.add_attempt(record, &forwarding);
+        if added {
+            scene.begin(record);
+        }
+        let applied = match added {
+            true => forwarding.apply(&self.forwarder.edits, buffer),
+            false => Err(DropReason::NoRoom),
+        };
+        match applied {
+            Ok(()) => {
+                self.forwarder.base.metrics.transactions.opened.increment();
+                *flow = forwarding.flow;
+                self.settle(handle);
+                Verdict::Transmit
+            }
+            Err(_) => {
+                self.close(handle);
+                self.forwarder
+                    .reject(Rejection::Full, plan, buffer, flow, now)
+            }
+        }
+    }
+
+    fn on_response(
+        &mut self,
+        own: &OwnVia,
+        plan: &Plan,
+        buffer: &mut Buffer<'_>,
+        flow: &mut Flow,
+        now: Instant,
+        out: &mut dyn Outbox,
+    ) -> Verdict {
+        let base = &self.forwarder.base;
+        let call_id = self.forwarder.message.call_id().unwrap_or_default();
+        let call_id = plan.keys().call_id_hash(call_id.of(buffer.payload()));
+        let home = home_worker(call_id, base.workers);
+        if home != base.worker {
+            return Verdict::HandOver(home);
+        }
+        if let Some(handle) = self.index.find(own.branch.hash())
+            && let Some((record, mut scene)) = self.scene(handle, plan, now, out)
+        {
+            let verdict = scene.on_response(record, own, buffer, flow);
+            self.settle(handle);
+            return verdict;
+        }
+        self.forwarder
+            .pass_response(own, self.rescue, plan, buffer, flow, now)
     }
 
     /// An ICMP error says that a request of ours cannot be delivered: `quoted` is its beginning.
@@ -52,29 +431,131 @@ impl Proxy {
         plan: &Plan,
         quoted: &[u8],
         flow: &Flow,
-        _now: Instant,
-        _out: &mut dyn Outbox,
+        now: Instant,
+        out: &mut dyn Outbox,
     ) -> DropReason {
-        self.forwarder.on_unreachable(plan, quoted, flow)
+        let undelivered = match self.forwarder.undelivered(plan, quoted, flow) {
+            Ok(undelivered) => undelivered,
+            Err(reason) => return reason,
+        };
+        if let Some(server) = undelivered.server {
+            self.forwarder
+                .base
+                .metrics
+                .server(server)
+                .unreachable
+                .increment();
+            self.board.note_unreachable(server);
+        }
+        if let Some(handle) = self.index.find(undelivered.branch.hash())
+            && let Some((record, mut scene)) = self.scene(handle, plan, now, out)
+        {
+            scene.on_unreachable(record, usize::from(undelivered.branch.attempt()));
+            self.settle(handle);
+        }
+        DropReason::Unreachable
     }
 
     /// Runs what is due; returns when something is due next.
-    pub fn on_timer(
-        &mut self,
-        _plan: &Plan,
-        _now: Instant,
-        _out: &mut dyn Outbox,
-    ) -> Option<Instant> {
-        None
+    pub fn on_timer(&mut self, plan: &Plan, now: Instant, out: &mut dyn Outbox) -> Option<Instant> {
+        while let Some(place) = self.wheel.pop_due(now) {
+            let Some(handle) = self.records.handle_of(place) else {
+                continue;
+            };
+            if let Some((record, mut scene)) = self.scene(handle, plan, now, out) {
+                scene.on_due(record);
+            }
+            self.settle(handle);
+        }
+        self.watch_servers(plan, now, out);
+        // A changed plan wakes nobody; who has transactions looks for one.
+        let watch = (!self.records.is_empty()).then(|| now + WATCH_INTERVAL);
+        let due = self.next_deadline();
+        due.into_iter().chain(watch).min()
     }
 
     /// When something is due next.
     pub fn next_deadline(&self) -> Option<Instant> {
-        None
+        match self.sweep {
+            Some(_) => Some(Instant::ZERO),
+            None => self.wheel.next_deadline(),
+        }
+    }
+
+    /// Looks for servers that have gone down since, and then at the records, some at a time.
+    fn watch_servers(&mut self, plan: &Plan, now: Instant, out: &mut dyn Outbox) {
+        let down = plan.down_servers();
+        if down != self.down {
+            self.down = down;
+            if down != 0 && !self.records.is_empty() {
+                self.sweep = Some(0);
+            }
+        }
+        let Some(from) = self.sweep else { return };
+        let until = from.saturating_add(SWEEP_STEP).min(self.records.capacity());
+        for place in from..until {
+            let Some(handle) = self.records.handle_of(place) else {
+                continue;
+            };
+            if let Some((record, mut scene)) = self.scene(handle, plan, now, out) {
+                scene.on_server_down(record);
+            }
+            self.settle(handle);
+        }
+        self.sweep = (until < self.records.capacity()).then_some(until);
     }
 
     /// Whether the last message was a 2xx to an INVITE or a REGISTER.
     pub fn was_acceptance(&self) -> bool {
         self.forwarder.was_acceptance()
+    }
+
+    /// A record, and all else that an event of it may touch.
+    fn scene<'a>(
+        &'a mut self,
+        handle: Handle,
+        plan: &'a Plan,
+        now: Instant,
+        out: &'a mut dyn Outbox,
+    ) -> Option<(&'a mut Record, Scene<'a>)> {
+        let record = self.records.at_mut(handle)?;
+        let scene = Scene {
+            plan,
+            now,
+            out,
+            forwarder: &mut self.forwarder,
+            desk: &mut self.desk,
+            board: &self.board,
+            budget: &mut self.budget,
+        };
+        Some((record, scene))
+    }
+
+    /// After an event: the record's next deadline is armed, or it goes; what it needs no more goes.
+    fn settle(&mut self, handle: Handle) {
+        let Some(record) = self.records.at_mut(handle) else {
+            return;
+        };
+        if record.is_over() {
+            self.close(handle);
+            return;
+        }
+        record.tidy(&mut self.desk);
+        match record.deadline() {
+            Some(deadline) => self.wheel.arm(handle.index(), deadline),
+            None => self.wheel.disarm(handle.index()),
+        }
+    }
+
+    fn close(&mut self, handle: Handle) {
+        self.wheel.disarm(handle.index());
+        let Some(mut record) = self.records.remove(handle) else {
+            return;
+        };
+        if self.index.find(record.key) == Some(handle) {
+            self.index.remove(record.key);
+        }
+        record.clear(&mut self.desk);
+        self.forwarder.base.metrics.transactions.closed.increment();
     }
 }

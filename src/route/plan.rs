@@ -188,6 +188,7 @@ pub struct Plan {
     servers: Box<[Server]>,
     table: Box<[Rule]>,
     asks_for_own_domain: bool,
+    down_servers: u64,
     keys: Arc<Keys>,
     // INVARIANT: sorted by id.
     servers_by_id: Box<[(ServerId, ServerIndex)]>,
@@ -292,6 +293,12 @@ impl Plan {
     #[inline]
     pub fn server(&self, index: ServerIndex) -> Option<&Server> {
         self.servers.get(usize::from(index.0))
+    }
+
+    /// A fingerprint of which servers are down; 0 if none is.
+    #[inline]
+    pub fn down_servers(&self) -> u64 {
+        self.down_servers
     }
 
     /// The server of a token's id.

@@ -7,14 +7,16 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use viaduct::affinity::{Keys, Pins, Secret};
 use viaduct::app::{Samples, SipHandler};
+use viaduct::balance::Board;
 use viaduct::config::Config;
 use viaduct::datapath::Builder;
 use viaduct::forward::Forwarder;
 use viaduct::metrics::WorkerMetrics;
 use viaduct::net::ListenerIndex;
 use viaduct::packet::{PartialChecksum, parse};
-use viaduct::proxy::Proxy;
+use viaduct::proxy::{Proxy, Room};
 use viaduct::route::{Plan, ServerRegistry};
+use viaduct::time::Instant;
 use viaduct::verdict::DropReason;
 
 use crate::fixture::*;
@@ -47,7 +49,7 @@ fn a03_keepalives_on_a_kernel_socket_are_dropped_and_counted() {
                 let pins = Arc::new(Pins::new(64));
                 let forwarder = Forwarder::new(worker, 1, pins, metrics.clone());
                 SipHandler::new(
-                    Proxy::new(forwarder),
+                    Proxy::new(forwarder, Room::NONE, Arc::new(Board::new()), Instant::ZERO),
                     plan.clone(),
                     Arc::new(Samples::new()),
                 )

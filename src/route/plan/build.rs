@@ -113,6 +113,7 @@ impl<'c> Builder<'c> {
             version: 0,
             node: self.config.node,
             rules: self.rules(),
+            down_servers: down_servers(&servers),
             asks_for_own_domain: table.iter().any(Rule::asks_for_own_domain),
             table,
             keys: Arc::clone(keys),
@@ -346,4 +347,14 @@ fn state(member: Option<&Membership>, standing: &ServerStanding) -> ServerState 
         (OperatorState::Enabled, Health::Active) if member.weight == 0 => ServerState::Draining,
         (OperatorState::Enabled, Health::Active) => ServerState::Active,
     }
+}
+
+/// A number that differs as soon as another server is down; 0 if none is.
+fn down_servers(servers: &[Server]) -> u64 {
+    servers
+        .iter()
+        .filter(|server| server.is_down())
+        .fold(0, |hash: u64, server| {
+            (hash ^ u64::from(server.id.0) | 1 << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        })
 }

@@ -1,0 +1,434 @@
+//! Requests: new ones, and those of a record that is there (RFC 3261 §17.2, §16.10).
+
+use super::compose::{self, Parsed};
+use super::record::{Cancel, CancelReason, ClientState, Due, Record, ServerState};
+use super::scene::{Scene, UDP};
+use crate::limits::CANCEL_REASONS_LEN_MAX;
+use crate::net::Flow;
+use crate::packet::Buffer;
+use crate::sip::Method;
+use crate::time::T2;
+use crate::transaction::machine::{
+    Actions, Step, invite_client, invite_server, non_invite_client, non_invite_server,
+};
+use crate::verdict::Verdict;
+
+impl Scene<'_> {
+    /// The record's request once more.
+    pub(super) fn on_request_again(&mut self, record: &mut Record) -> Verdict {
+        let actions = match record.server {
+            ServerState::Invite(state) => {
+                let event = invite_server::Event::Invite;
+                let Step { next, actions } = invite_server::step(state, event, UDP);
+                self.enter_server(record, ServerState::Invite(next), actions);
+                actions
+            }
+            ServerState::Other(state) => {
+                let event = non_invite_server::Event::Request;
+                let Step { next, actions } = non_invite_server::step(state, event, UDP);
+                self.enter_server(record, ServerState::Other(next), actions);
+                actions
+            }
+        };
+        self.forwarder
+            .base
+            .metrics
+            .transactions
+            .repeated
+            .increment();
+        if actions.contains(Actions::RESEND_RESPONSE) {
+            self.resend_last(record);
+        }
+        Verdict::Absorb
+    }
+
+    /// An ACK on the branch of the record's INVITE. `None`: it is not for us but for the server.
+    pub(super) fn on_ack(&mut self, record: &mut Record) -> Option<Verdict> {
+        let ServerState::Invite(state) = record.server else {
+            return None;
+        };
+        let Step { next, actions } = invite_server::step(state, invite_server::Event::Ack, UDP);
+        self.enter_server(record, ServerState::Invite(next), actions);
+        // RFC 6026 §7.1: the ACK of a 2xx, by a client that gives it the INVITE's branch.
+        (!actions.contains(Actions::PASS_UP)).then_some(Verdict::Absorb)
+    }
+
+    /// A CANCEL of the record's INVITE: answered at once, and what is pending is cancelled
+    /// (RFC 3261 §9.2, §16.10).
+    pub(super) fn on_cancel(
+        &mut self,
+        record: &mut Record,
+        buffer: &mut Buffer<'_>,
+        flow: &mut Flow,
+    ) -> Verdict {
+        if record.server.is_open() && !record.cancelled {
+            record.cancelled = true;
+            let mut rows = [0; CANCEL_REASONS_LEN_MAX];
+            let cancel = Parsed::new(buffer.payload(), &self.forwarder.message);
+            let len = compose::reason_rows(cancel, &mut rows);
+            if len > 0 {
+                let kept = self.desk.keep(rows.get(..len).unwrap_or_default());
+                self.desk.forget(&mut record.reasons);
+                record.reasons = kept;
+            }
+            for number in 0..record.attempts.len() {
+                self.cancel(record, number, CancelReason::Client);
+            }
+        }
+        self.forwarder
+            .answer_here(200, self.plan, buffer, flow, self.now)
+    }
+
+    /// Runs what is due at the record.
+    pub(super) fn on_due(&mut self, record: &mut Record) {
+        let now = record.due(self.now);
+        if record.trying <= now {
+            record.trying = Due::NEVER;
+            self.on_trying_due(record);
+        }
+        if record.resend.due <= now {
+            self.on_response_due(record);
+        }
+        if record.end <= now {
+            self.on_server_end(record);
+        }
+        for number in 0..record.attempts.len() {
+            self.on_attempt_due(record, number);
+        }
+    }
+
+    /// RFC 4320 §4.1: "a 100 MUST be sent" when timer E has reached T2.
+    fn on_trying_due(&mut self, record: &mut Record) {
+        let ServerState::Other(state) = record.server else {
+            return;
+        };
+        let event = non_invite_server::Event::TimerTrying;
+        let Step { next, actions } = non_invite_server::step(state, event, UDP);
+        self.enter_server(record, ServerState::Other(next), actions);
+        if actions.contains(Actions::SEND_TRYING) {
+            self.send_trying(record);
+        }
+    }
+
+    /// Timer G.
+    fn on_response_due(&mut self, record: &mut Record) {
+        let ServerState::Invite(state) = record.server else {
+            record.resend.stop();
+            return;
+        };
+        let event = invite_server::Event::TimerG;
+        let Step { next, actions } = invite_server::step(state, event, UDP);
+        self.enter_server(record, ServerState::Invite(next), actions);
+        if !actions.contains(Actions::START_G) {
+            record.resend.stop();
+        }
+        if actions.contains(Actions::RESEND_RESPONSE) {
+            self.resend_last(record);
+            self.forwarder
+                .base
+                .metrics
+                .transactions
+                .retransmitted
+                .increment();
+        }
+    }
+
+    /// Timers H, I, J and L.
+    fn on_server_end(&mut self, record: &mut Record) {
+        record.end = Due::NEVER;
+        let state = match record.server {
+            ServerState::Invite(state) => {
+                let event = match state {
+                    invite_server::State::Completed => invite_server::Event::TimerH,
+                    invite_server::State::Confirmed => invite_server::Event::TimerI,
+                    _ => invite_server::Event::TimerL,
+                };
+                ServerState::Invite(invite_server::step(state, event, UDP).next)
+            }
+            ServerState::Other(state) => {
+                let event = non_invite_server::Event::TimerJ;
+                ServerState::Other(non_invite_server::step(state, event, UDP).next)
+            }
+        };
+        record.server = state;
+    }
+
+    fn on_attempt_due(&mut self, record: &mut Record, number: usize) {
+        let now = record.due(self.now);
+        let due = |record: &Record| {
+            let attempt = record.attempts.get(number)?;
+            Some((
+                attempt.resend.due <= now,
+                attempt.silence <= now,
+                attempt.ring <= now,
+                attempt.end <= now,
+                attempt.cancel_resend.due <= now,
+                attempt.cancel_end <= now,
+            ))
+        };
+        let Some((resend, silence, ring, end, cancel_resend, cancel_end)) = due(record) else {
+            return;
+        };
+        if resend {
+            self.on_request_due(record, number);
+        }
+        if silence {
+            self.on_silence(record, number);
+        }
+        if ring {
+            self.on_ring_end(record, number);
+        }
+        if end {
+            self.on_attempt_end(record, number);
+        }
+        if cancel_resend && let Some(attempt) = record.attempts.get_mut(number) {
+            attempt.cancel_resend.again(now, T2);
+            self.put_cancel(record, number);
+        }
+        if cancel_end {
+            self.on_cancel_end(record, number);
+        }
+    }
+
+    /// Timers A and E.
+    fn on_request_due(&mut self, record: &mut Record, number: usize) {
+        let Some(attempt) = record.attempts.get_mut(number) else {
+            return;
+        };
+        let (state, actions) = match attempt.state {
+            ClientState::Invite(state) => {
+                let event = invite_client::Event::TimerA;
+                let Step { next, actions } = invite_client::step(state, event, UDP);
+                (ClientState::Invite(next), actions)
+            }
+            ClientState::Other(state) => {
+                let event = non_invite_client::Event::TimerE;
+                let Step { next, actions } = non_invite_client::step(state, event, UDP);
+                (ClientState::Other(next), actions)
+            }
+        };
+        self.enter_client(record, number, state, actions);
+        if actions.contains(Actions::SEND_REQUEST) {
+            self.resend(record, number);
+        } else if let Some(attempt) = record.attempts.get_mut(number) {
+            attempt.resend.stop();
+        }
+    }
+
+    /// The server has said nothing for as long as one attempt may take.
+    fn on_silence(&mut self, record: &mut Record, number: usize) {
+        let pool = record.hunts;
+        let Some(hunting) = pool
+            .and_then(|pool| self.plan.pool(pool))
+            .map(|pool| &pool.hunting)
+        else {
+            return;
+        };
+        let Some(attempt) = record.attempts.get_mut(number) else {
+            return;
+        };
+        attempt.silence = Due::NEVER;
+        if attempt.abandoned || !attempt.state.is_silent() {
+            return;
+        }
+        if let Some(server) = attempt.server {
+            self.board.note_timeout(server);
+        }
+        let started = record.started;
+        let passed = self.now.since(started);
+        let may_hunt = record.may_hunt() && passed < hunting.timeout;
+        if may_hunt && pool.is_some_and(|pool| self.budget.take(pool, hunting.retry_budget)) {
+            self.abandon(record, number);
+            if self.hunt(record) {
+                return;
+            }
+            self.take_back(record, number);
+        }
+        // Only who has been tried elsewhere in vain ends before timer B: a lone server may be slow.
+        if record.attempts.len() > 1 && record.server.is_open() {
+            if passed >= hunting.timeout {
+                self.conclude(record, None);
+            } else if let Some(attempt) = record.attempts.get_mut(number) {
+                let left = hunting.timeout.saturating_sub(passed);
+                attempt.silence = Due::since(started, self.now + left);
+            }
+        }
+    }
+
+    /// Another server is about to be tried: this one is not asked again.
+    fn abandon(&mut self, record: &mut Record, number: usize) {
+        if let Some(attempt) = record.attempts.get_mut(number) {
+            attempt.abandoned = true;
+            attempt.resend.stop();
+        }
+    }
+
+    /// There was no other server.
+    fn take_back(&mut self, record: &mut Record, number: usize) {
+        let now = record.due(self.now);
+        if let Some(attempt) = record.attempts.get_mut(number) {
+            attempt.abandoned = false;
+            attempt.resend.again(now, core::time::Duration::MAX);
+        }
+    }
+
+    /// Timer C, RFC 3261 §16.8: cancelled if it rings, else as if a 408 had come.
+    fn on_ring_end(&mut self, record: &mut Record, number: usize) {
+        let Some(attempt) = record.attempts.get_mut(number) else {
+            return;
+        };
+        attempt.ring = Due::NEVER;
+        if attempt.state.is_silent() {
+            self.end_attempt(record, number);
+        } else {
+            self.cancel(record, number, CancelReason::Timeout);
+        }
+    }
+
+    /// Timers B, D, F, K and M.
+    fn on_attempt_end(&mut self, record: &mut Record, number: usize) {
+        let Some(attempt) = record.attempts.get_mut(number) else {
+            return;
+        };
+        attempt.end = Due::NEVER;
+        let (state, actions) = match attempt.state {
+            ClientState::Invite(state) => {
+                let event = match state {
+                    invite_client::State::Completed => invite_client::Event::TimerD,
+                    invite_client::State::Accepted => invite_client::Event::TimerM,
+                    _ => invite_client::Event::TimerB,
+                };
+                let Step { next, actions } = invite_client::step(state, event, UDP);
+                (ClientState::Invite(next), actions)
+            }
+            ClientState::Other(state) => {
+                let event = match state {
+                    non_invite_client::State::Completed => non_invite_client::Event::TimerK,
+                    _ => non_invite_client::Event::TimerF,
+                };
+                let Step { next, actions } = non_invite_client::step(state, event, UDP);
+                (ClientState::Other(next), actions)
+            }
+        };
+        if actions.contains(Actions::TIMEOUT) {
+            self.forwarder
+                .base
+                .metrics
+                .transactions
+                .timed_out
+                .increment();
+            self.end_attempt(record, number);
+        } else {
+            self.enter_client(record, number, state, actions);
+        }
+    }
+
+    /// An attempt is over without a final response: as if a 408 had come (RFC 3261 §16.8).
+    fn end_attempt(&mut self, record: &mut Record, number: usize) {
+        let over = |state| match state {
+            ClientState::Invite(_) => ClientState::Invite(invite_client::State::Terminated),
+            ClientState::Other(_) => ClientState::Other(non_invite_client::State::Terminated),
+        };
+        let Some(attempt) = record.attempts.get_mut(number) else {
+            return;
+        };
+        let (state, abandoned, server) = (over(attempt.state), attempt.abandoned, attempt.server);
+        let was_silent = attempt.state.is_silent();
+        if let Some(server) = server
+            && was_silent
+            && !abandoned
+        {
+            self.board.note_timeout(server);
+        }
+        self.enter_client(record, number, state, Actions::STOP_TIMERS);
+        if !record
+            .attempts
+            .iter()
+            .any(|attempt| attempt.state.is_open())
+        {
+            // RFC 3263 §4.3: a timeout without any response is a failure like a 503.
+            if was_silent && !abandoned && self.hunt(record) {
+                return;
+            }
+            self.conclude(record, None);
+        }
+    }
+
+    /// Timer F of a CANCEL, and 64·T1 after it (RFC 3261 §9.1).
+    fn on_cancel_end(&mut self, record: &mut Record, number: usize) {
+        let Some(attempt) = record.attempts.get_mut(number) else {
+            return;
+        };
+        attempt.cancel_end = Due::NEVER;
+        attempt.cancel_resend.stop();
+        attempt.cancel = Cancel::Done;
+        if attempt.state.is_open() {
+            self.end_attempt(record, number);
+        }
+    }
+
+    /// The network says that an attempt's request has not arrived: as if a 503 had come
+    /// (RFC 3261 §16.9).
+    pub(super) fn on_unreachable(&mut self, record: &mut Record, number: usize) {
+        let Some(attempt) = record.attempts.get_mut(number) else {
+            return;
+        };
+        // Who has answered was reachable: the report is about something older.
+        if !attempt.state.is_silent() || attempt.abandoned {
+            return;
+        }
+        attempt.status = 503;
+        let state = match attempt.state {
+            ClientState::Invite(_) => ClientState::Invite(invite_client::State::Terminated),
+            ClientState::Other(_) => ClientState::Other(non_invite_client::State::Terminated),
+        };
+        self.enter_client(record, number, state, Actions::STOP_TIMERS);
+        if !self.hunt(record)
+            && !record
+                .attempts
+                .iter()
+                .any(|attempt| attempt.state.is_open())
+        {
+            self.conclude(record, None);
+        }
+    }
+
+    /// A server of the record has gone down: what has only a 100 from it goes to another one, what
+    /// rings ends if that is wanted.
+    pub(super) fn on_server_down(&mut self, record: &mut Record) {
+        if record.method != Method::Invite || !record.server.is_open() {
+            return;
+        }
+        for number in 0..record.attempts.len() {
+            let Some(attempt) = record.attempts.get(number) else {
+                continue;
+            };
+            let down = attempt
+                .server
+                .and_then(|server| self.plan.server(server))
+                .is_some_and(crate::route::Server::is_down);
+            if !down || attempt.abandoned || !attempt.state.is_open() {
+                continue;
+            }
+            if !attempt.rang {
+                self.abandon(record, number);
+                if self.hunt(record) {
+                    // Should it live after all, it need not go on.
+                    self.cancel(record, number, CancelReason::Elsewhere);
+                } else {
+                    self.take_back(record, number);
+                }
+            } else if record
+                .hunts
+                .and_then(|pool| self.plan.pool(pool))
+                .is_some_and(|pool| pool.hunting.ends_ringing)
+            {
+                // RFC 3261 §21.4.18: the callee's end is not available; RFC 5057 §5.1: within a
+                // dialog that would end the dialog.
+                let status = if record.in_dialog { 500 } else { 480 };
+                self.answer(record, status);
+                self.cancel(record, number, CancelReason::Timeout);
+            }
+        }
+    }
+}
