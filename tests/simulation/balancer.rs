@@ -6,13 +6,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use viaduct::affinity::{Keys, Pins, Secret};
+use viaduct::balance::Board;
 use viaduct::config::Config;
 use viaduct::forward::{Forwarder, Shared};
 use viaduct::limits::KERNEL_BUFFER_LEN;
 use viaduct::metrics::WorkerMetrics;
 use viaduct::net::{Flow, ListenerIndex, SocketAddr, WorkerIndex};
 use viaduct::packet::Buffer;
-use viaduct::proxy::{Outbox, Proxy};
+use viaduct::proxy::{Outbox, Proxy, Room};
 use viaduct::route::{Plan, ServerRegistry};
 use viaduct::time::Instant;
 use viaduct::verdict::{DropReason, Verdict};
@@ -114,6 +115,13 @@ impl Plans {
     }
 }
 
+/// More than the calls of one seed need.
+const ROOM: Room = Room {
+    transactions: 4096,
+    message_bytes: 8 << 20,
+    rescue: false,
+};
+
 thread_local! {
     static PLANS: RefCell<Plans> = RefCell::new(Plans::new());
 }
@@ -137,12 +145,14 @@ impl Balancer {
     pub(crate) fn restart(&mut self, workers: u8) {
         let pins = Arc::new(Pins::new(1024));
         let shared = Arc::new(Shared::new(0));
+        let board = Arc::new(Board::new());
         self.workers = (0..workers)
             .map(|worker| {
                 let metrics = Arc::new(WorkerMetrics::new());
                 let worker = WorkerIndex(worker);
                 let forwarder = Forwarder::new(worker, workers, pins.clone(), metrics);
-                Proxy::new(forwarder.with_shared(shared.clone()))
+                let forwarder = forwarder.with_shared(shared.clone());
+                Proxy::new(forwarder, ROOM, board.clone(), Instant::ZERO)
             })
             .collect();
     }
