@@ -362,8 +362,8 @@ fn a_million_messages_without_an_allocation() {
         "no responses came by"
     );
     assert_eq!(
-        received,
-        total(|m| m.sent()) + total(|m| m.dropped()),
+        received + total(|m| m.originated.value()),
+        total(|m| m.sent()) + total(|m| m.dropped()) + total(|m| m.absorbed.value()),
         "messages went missing"
     );
     let (logged, _lost) = log.counts();

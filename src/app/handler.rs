@@ -65,9 +65,14 @@ impl Handler for SipHandler {
             if observed {
                 self.observer.received(&packet);
             }
-            let proxy = &mut self.proxy;
-            let verdict = packet
-                .edit(|buffer, flow| proxy.on_message(plan, buffer, flow, now, &mut Sender(out)));
+            let (proxy, observer) = (&mut self.proxy, &mut self.observer);
+            let verdict = packet.edit(|buffer, flow| {
+                let mut sender = Sender {
+                    out,
+                    observer: observed.then_some(observer),
+                };
+                proxy.on_message(plan, buffer, flow, now, &mut sender)
+            });
             match verdict {
                 Verdict::Transmit => {
                     if let Some(reporter) = &mut reporter
@@ -86,7 +91,12 @@ impl Handler for SipHandler {
                         self.observer.handed_over(handed_over);
                     }
                 }
-                Verdict::Absorb => out.absorb(packet),
+                Verdict::Absorb => {
+                    if observed {
+                        self.observer.absorbed();
+                    }
+                    out.absorb(packet);
+                }
                 Verdict::Drop(reason) => {
                     if observed {
                         self.observer.dropped(reason);
@@ -103,12 +113,23 @@ impl Handler for SipHandler {
 
     fn on_unreachable(&mut self, packet: Packet, out: &mut Out<'_>, now: Instant) {
         let plan = self.plan.load();
+        let observed = self.observer.is_on();
         let (payload, flow) = (packet.payload(), &packet.flow);
-        let reason = self
+        let mut sender = Sender {
+            out,
+            observer: observed.then_some(&mut self.observer),
+        };
+        let verdict = self
             .proxy
-            .on_unreachable(plan, payload, flow, now, &mut Sender(out));
-        self.samples.offer(reason, flow, payload);
-        out.drop(packet, reason);
+            .on_unreachable(plan, payload, flow, now, &mut sender);
+        match verdict {
+            Verdict::HandOver(home) => out.hand_over(packet, home),
+            Verdict::Drop(reason) => {
+                self.samples.offer(reason, flow, payload);
+                out.drop(packet, reason);
+            }
+            Verdict::Absorb | Verdict::Transmit => out.absorb(packet),
+        }
     }
 
     fn on_timer(&mut self, now: Instant, out: &mut Out<'_>) -> Option<Instant> {
@@ -116,24 +137,39 @@ impl Handler for SipHandler {
         // place in a list that arc-swap allocates, and that must not happen at a reload.
         drop(self.plan.arc_swap().load());
         self.observer.warm_up();
-        self.proxy.on_timer(self.plan.load(), now, &mut Sender(out))
+        let observed = self.observer.is_on();
+        let mut sender = Sender {
+            out,
+            observer: observed.then_some(&mut self.observer),
+        };
+        self.proxy.on_timer(self.plan.load(), now, &mut sender)
     }
 }
 
 /// Messages of our own go out like any other.
-struct Sender<'a, 'b>(&'a mut Out<'b>);
+struct Sender<'a, 'b> {
+    out: &'a mut Out<'b>,
+    /// Who looks, if anybody does.
+    observer: Option<&'a mut Observer>,
+}
 
 impl Outbox for Sender<'_, '_> {
     fn send(&mut self, flow: Flow, payload: &[u8]) {
-        let Some(mut packet) = self.0.allocate() else {
-            self.0.metrics().drop(DropReason::NoFrame);
+        let Some(mut packet) = self.out.allocate() else {
+            // Made and lost: both are counted.
+            self.out.metrics().originated.increment();
+            self.out.metrics().drop(DropReason::NoFrame);
             return;
         };
         packet.flow = flow;
-        let written = packet.edit(|buffer, _| buffer.replace(payload));
-        match written {
-            Ok(()) => self.0.send(packet),
-            Err(error) => self.0.drop(packet, error.into()),
+        match packet.edit(|buffer, _| buffer.replace(payload)) {
+            Ok(()) => {
+                if let Some(observer) = &mut self.observer {
+                    observer.originated(&packet);
+                }
+                self.out.send(packet);
+            }
+            Err(error) => self.out.drop(packet, error.into()),
         }
     }
 }

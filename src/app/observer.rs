@@ -80,6 +80,26 @@ impl Observer {
         }
     }
 
+    /// The message was for us and goes no further.
+    pub fn absorbed(&mut self) {
+        if let Some(capture) = &mut self.capture {
+            capture.absorbed();
+        }
+        if let Some(log) = &mut self.log {
+            log.absorbed();
+        }
+    }
+
+    /// A message of our own is sent.
+    pub fn originated(&mut self, packet: &Packet) {
+        if let Some(capture) = &mut self.capture {
+            capture.originated(&packet.flow, packet.payload());
+        }
+        if let Some(log) = &mut self.log {
+            log.originated(&packet.flow, packet.payload());
+        }
+    }
+
     /// The message went to another worker, who tells the rest, or was dropped on the way.
     pub fn handed_over(&mut self, result: Result<(), DropReason>) {
         match result {

@@ -150,6 +150,8 @@ fn comment(slot: &Slot) -> String {
     let mut text = match (slot.direction, slot.fate) {
         (Direction::Inbound, Fate::Forwarded(to)) => format!("forwarded to {to}"),
         (Direction::Inbound, Fate::Answered(status)) => format!("answered {status}"),
+        (_, Fate::Absorbed) => "taken: it was for us".to_owned(),
+        (_, Fate::Originated) => "sent: our own".to_owned(),
         (_, Fate::Dropped(reason)) => format!("dropped: {}", reason.as_str()),
         (Direction::Outbound, Fate::Forwarded(_)) => "sent".to_owned(),
         (Direction::Outbound, Fate::Answered(_)) => "sent: our own answer".to_owned(),

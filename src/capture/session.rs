@@ -33,6 +33,10 @@ pub enum Fate {
     Dropped(DropReason),
     /// It was sent on.
     Forwarded(SocketAddr),
+    /// It was for viaduct and went no further.
+    Absorbed,
+    /// It is viaduct's own: a retransmission, an answer with a transaction, another try.
+    Originated,
 }
 
 /// Memory for one datagram, and the datagram in it.

@@ -111,6 +111,41 @@ impl Tap {
         }
     }
 
+    /// The message was for us and goes no further.
+    pub fn absorbed(&mut self) {
+        let Some(Staged { session, mut slot }) = self.staged.take() else {
+            return;
+        };
+        if session.filter.matches_peers(slot.flow.peer, None) {
+            slot.fate = Fate::Absorbed;
+            session.keep(slot);
+        } else {
+            session.release(slot);
+        }
+    }
+
+    /// A message of our own is sent. What was received stays at hand.
+    pub fn originated(&mut self, flow: &Flow, payload: &[u8]) {
+        let Some(session) = self.session.load() else {
+            return;
+        };
+        if !session.filter.matches_message(payload, &mut self.message)
+            || !session.filter.matches_peers(flow.peer, None)
+        {
+            return;
+        }
+        let Some(mut slot) = session.free_slot(flow.listener) else {
+            return;
+        };
+        slot.fill(flow, payload);
+        slot.id = session.next_id();
+        slot.direction = Direction::Outbound;
+        slot.fate = Fate::Originated;
+        slot.worker = self.worker;
+        slot.handed_over = false;
+        session.keep(slot);
+    }
+
     /// Another worker has it now, and captures it.
     pub fn handed_over(&mut self) {
         if let Some(Staged { session, slot }) = self.staged.take() {

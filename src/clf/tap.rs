@@ -131,6 +131,42 @@ impl Tap {
         }
     }
 
+    /// The message was for us and goes no further.
+    #[inline]
+    pub fn absorbed(&mut self) {
+        self.dropped();
+    }
+
+    /// A message of our own is sent. What was received stays at hand.
+    pub fn originated(&mut self, flow: &Flow, payload: &[u8]) {
+        let Self {
+            log, message, sent, ..
+        } = self;
+        let Some(log) = log.load() else { return };
+        let _fault = message.parse(payload);
+        let call_id = message.call_id().unwrap_or_default().of(payload);
+        if !is_sampled(call_id, log.sample()) {
+            return;
+        }
+        let (top, next) = branches(message, payload);
+        let branches = match message.kind() {
+            // Of an ACK or CANCEL of our own there is no server side.
+            Kind::Request => Branches {
+                server: next,
+                client: top,
+            },
+            _ => Branches {
+                server: top,
+                client: &[],
+            },
+        };
+        sent.note(message, payload, branches);
+        sent.nanos = clock::real_nanos();
+        sent.is_sent = true;
+        (sent.src, sent.dst) = (flow.local, flow.peer);
+        log.add(sent);
+    }
+
     /// Another worker has it now, and logs it.
     #[inline]
     pub fn handed_over(&mut self) {

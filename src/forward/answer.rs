@@ -99,7 +99,6 @@ impl Answers {
 
     /// Composes the answer to a request that has a transaction; `context` is that of the request,
     /// with the flow that it came on.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for transactions"))]
     pub(crate) fn compose_stateful(
         &mut self,
         context: &Context<'_>,
@@ -155,7 +154,6 @@ impl Context<'_> {
     ///
     /// RFC 6228 §6: a proxy sends 199 if the INVITE has `Supported: 199`, and does not if it has
     /// `Require: 100rel`, since a proxy's 199 is not reliable.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for transactions"))]
     pub(crate) fn takes_early_end(&self) -> bool {
         self.message.method() == Method::Invite
             && self.message.to_tag().is_none()

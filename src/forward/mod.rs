@@ -41,7 +41,7 @@ mod via;
 
 use std::sync::Arc;
 
-pub(crate) use self::answer::Answers;
+pub(crate) use self::answer::{Answers, Extras};
 use self::budget::AnswerBudget;
 pub use self::explain::{
     Explanation, Leads, Refusal, RequestExplanation, ResponseExplanation, Way,
@@ -267,8 +267,8 @@ impl Forwarder {
         let context = self
             .base
             .context(plan, &self.message, buffer.payload(), *flow, now);
-        let rejection = Rejection::Rule(status);
-        let answer = match self.answers.compose(&context, rejection, status) {
+        let extras = Extras::default();
+        let answer = match self.answers.compose_stateful(&context, status, extras) {
             Ok(answer) => answer,
             Err(reason) => return Verdict::Drop(reason),
         };

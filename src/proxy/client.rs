@@ -178,6 +178,13 @@ impl Scene<'_> {
             return Verdict::Absorb;
         }
         if !abandoned && self.is_hunted(record, status) && self.hunt(record) {
+            let rang = record
+                .attempts
+                .get(number)
+                .is_some_and(|attempt| attempt.rang);
+            if rang && let Some(tag) = self.forwarder.message.to_tag() {
+                self.send_early_end(record, tag.of(buffer.payload()), status);
+            }
             self.keep_best(record, status, buffer.payload());
             return Verdict::Absorb;
         }

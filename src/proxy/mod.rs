@@ -425,7 +425,7 @@ impl Proxy {
     }
 
     /// An ICMP error says that a request of ours cannot be delivered: `quoted` is its beginning.
-    /// Returns what the report is counted as.
+    /// The verdict says what the report is counted as, or which worker it concerns.
     pub fn on_unreachable(
         &mut self,
         plan: &Plan,
@@ -433,18 +433,22 @@ impl Proxy {
         flow: &Flow,
         now: Instant,
         out: &mut dyn Outbox,
-    ) -> DropReason {
+    ) -> Verdict {
         let undelivered = match self.forwarder.undelivered(plan, quoted, flow) {
             Ok(undelivered) => undelivered,
-            Err(reason) => return reason,
+            Err(reason) => return Verdict::Drop(reason),
         };
+        let base = &self.forwarder.base;
+        if undelivered.branch.mode() == Mode::Stateful
+            && let Some(call_id) = undelivered.call_id
+        {
+            let home = home_worker(call_id, base.workers);
+            if home != base.worker {
+                return Verdict::HandOver(home);
+            }
+        }
         if let Some(server) = undelivered.server {
-            self.forwarder
-                .base
-                .metrics
-                .server(server)
-                .unreachable
-                .increment();
+            base.metrics.server(server).unreachable.increment();
             self.board.note_unreachable(server);
         }
         if let Some(handle) = self.index.find(undelivered.branch.hash())
@@ -453,7 +457,7 @@ impl Proxy {
             scene.on_unreachable(record, usize::from(undelivered.branch.attempt()));
             self.settle(handle);
         }
-        DropReason::Unreachable
+        Verdict::Drop(DropReason::Unreachable)
     }
 
     /// Runs what is due; returns when something is due next.

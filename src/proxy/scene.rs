@@ -8,7 +8,7 @@ use super::record::{Attempt, Best, Cancel, ClientState, Due, Record, Repeat, Ser
 use super::retry_budget::RetryBudget;
 use crate::affinity::Mode;
 use crate::balance::{Board, Work};
-use crate::forward::{Course, Decision, Forwarder, Forwarding, Rejection};
+use crate::forward::{Course, Decision, Extras, Forwarder, Forwarding};
 use crate::net::{Flow, ListenerIndex, ServerIndex, SocketAddr};
 use crate::packet::Buffer;
 use crate::route::Plan;
@@ -91,13 +91,18 @@ impl Scene<'_> {
 
     /// Answers the request itself.
     pub(super) fn answer(&mut self, record: &mut Record, status: u16) {
+        self.answer_with(record, status, Extras::default());
+    }
+
+    /// The same, saying more.
+    pub(super) fn answer_with(&mut self, record: &mut Record, status: u16, extras: Extras<'_>) {
         let actions = self.step_server(record, status);
         if !actions.contains(Actions::SEND_RESPONSE) {
             return;
         }
         self.forwarder.base.metrics.answer(status);
         if let Some(way) = self.reply_flow(record)
-            && let Some(len) = self.compose_answer(record, status)
+            && let Some(len) = self.compose_answer(record, status, extras)
         {
             let bytes = self.desk.text.get(..len).unwrap_or_default();
             self.out.send(way, bytes);
@@ -111,7 +116,12 @@ impl Scene<'_> {
     }
 
     /// Composes an answer to the record's request into the desk's text.
-    pub(super) fn compose_answer(&mut self, record: &Record, status: u16) -> Option<usize> {
+    fn compose_answer(
+        &mut self,
+        record: &Record,
+        status: u16,
+        extras: Extras<'_>,
+    ) -> Option<usize> {
         let bytes = self.desk.lay_out(record)?.into_range();
         let (bytes, message, text) = self.desk.parts(bytes);
         let context = self
@@ -121,7 +131,7 @@ impl Scene<'_> {
         let answer = self
             .forwarder
             .answers
-            .compose(&context, Rejection::Rule(status), status)
+            .compose_stateful(&context, status, extras)
             .ok()?;
         let room = text.get_mut(..answer.bytes.len())?;
         room.copy_from_slice(answer.bytes);
@@ -138,10 +148,35 @@ impl Scene<'_> {
         }
     }
 
+    /// Tells the client that an early dialog has ended, if it wants to know (RFC 6228 §6): another
+    /// server is tried although this one has rung.
+    pub(super) fn send_early_end(&mut self, record: &mut Record, tag: &[u8], status: u16) {
+        let wanted = self.desk.lay_out(record).map(Buffer::into_range);
+        let Some(range) = wanted else { return };
+        let (bytes, message, _) = self.desk.parts(range);
+        let takes = self
+            .forwarder
+            .base
+            .context(self.plan, message, bytes, record.flow, self.now)
+            .takes_early_end();
+        if takes {
+            let extras = Extras {
+                to_tag: Some(tag),
+                cause: Some(status),
+                ..Extras::default()
+            };
+            self.answer_with(record, 199, extras);
+        }
+    }
+
     /// Sends a 100 for the record's request, RFC 3261 §8.2.6.1; it is not kept, it can be made again.
     pub(super) fn send_trying(&mut self, record: &mut Record) {
+        let extras = Extras {
+            delay: self.now.since(record.started),
+            ..Extras::default()
+        };
         if let Some(way) = self.reply_flow(record)
-            && let Some(len) = self.compose_answer(record, 100)
+            && let Some(len) = self.compose_answer(record, 100, extras)
         {
             self.forwarder.base.metrics.answer(100);
             self.out

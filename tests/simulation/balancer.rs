@@ -206,7 +206,11 @@ impl Balancer {
         out: &mut Outputs,
     ) -> Fate {
         let proxy = &mut self.workers[worker];
-        Fate::Dropped(proxy.on_unreachable(&self.plan, quoted, &flow, now, out))
+        match proxy.on_unreachable(&self.plan, quoted, &flow, now, out) {
+            Verdict::HandOver(home) => Fate::HandOver(usize::from(home.0)),
+            Verdict::Drop(reason) => Fate::Dropped(reason),
+            Verdict::Absorb | Verdict::Transmit => Fate::Done,
+        }
     }
 
     /// Lets a worker's timers run.

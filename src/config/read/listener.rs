@@ -73,7 +73,9 @@ pub(super) fn listener(table: Reader<'_>) -> Option<Listener> {
 
 /// Methods handled with a transaction.
 fn stateful(table: &Reader<'_>) -> Vec<String> {
-    let methods: Vec<String> = table.list("stateful", "a method").unwrap_or_default();
+    let methods: Vec<String> = table
+        .list("stateful", "a method")
+        .unwrap_or_else(|| vec!["INVITE".to_owned()]);
     for (index, method) in methods.iter().enumerate() {
         let key = format!("stateful[{index}]");
         match method.as_str() {
