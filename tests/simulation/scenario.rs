@@ -53,6 +53,9 @@ impl Farm {
                 text,
                 "[[listeners]]\nname = \"{name}\"\naddress = \"{address}\"\nside = \"{side}\""
             );
+            if !self.stateful {
+                text += "stateful = []\n";
+            }
         };
         listener("clients", VIP, "outside");
         if self.two_armed {
