@@ -150,9 +150,9 @@ fn a13_a_spiral_through_a_proxy_of_the_farm() {
     );
     let onward = replaced(
         &onward,
-        "\r\nVia: SIP/2.0/UDP 198.18.0.1:5060;branch=z9hG4bKs0",
+        &format!("\r\nVia: SIP/2.0/UDP 198.18.0.1:5060;branch=z9hG4bK{MARK}"),
         &format!(
-            "\r\nRecord-Route: <sip:{server};lr>\r\nVia: SIP/2.0/UDP {server};branch=z9hG4bKproxy\r\nVia: SIP/2.0/UDP 198.18.0.1:5060;branch=z9hG4bKs0"
+            "\r\nRecord-Route: <sip:{server};lr>\r\nVia: SIP/2.0/UDP {server};branch=z9hG4bKproxy\r\nVia: SIP/2.0/UDP 198.18.0.1:5060;branch=z9hG4bK{MARK}"
         ),
     );
     let second = lab.send(&onward, &server).sent();

@@ -23,27 +23,6 @@ fn a22_a_response_with_only_our_via_goes_no_further() {
     assert_eq!(lab.reply(alone, &sent).dropped(), DropReason::ResponseOwn);
 }
 
-/// RFC 3261 §16.7 step 5, §16.11: every response, the 100 included: nobody else makes one.
-#[test]
-fn a23_every_response_is_forwarded_at_once() {
-    let mut lab = Lab::new(ONE_ARMED);
-    let (sent, _) = ringing(&mut lab, "p-2");
-    for status in [
-        100, 180, 183, 183, 199, 200, 200, 302, 408, 486, 503, 603, 607, 699,
-    ] {
-        let bytes = response(&sent, status, "b1");
-        let back = lab.reply(&bytes, &sent).sent();
-        assert_eq!(start_line(&back.bytes), format!("SIP/2.0 {status} Reason"));
-        assert_eq!(back.to, CLIENT.parse().unwrap());
-    }
-    let classes: Vec<u64> = lab.metrics[0]
-        .responses
-        .iter()
-        .map(|of| of.value())
-        .collect();
-    assert_eq!(classes, [5, 2, 1, 2, 1, 3]);
-}
-
 /// RFC 3261 §18.1.2: not ours: "MUST be silently discarded".
 #[test]
 fn a36_responses_with_a_foreign_top_via_are_dropped() {
@@ -60,34 +39,6 @@ fn a36_responses_with_a_foreign_top_via_are_dropped() {
             DropReason::ResponseViaForeign,
             "{foreign}"
         );
-    }
-}
-
-/// RFC 4475 §3.3.10, and our hardening: never to nobody, everybody or ourselves.
-#[test]
-fn a36_responses_go_to_no_forbidden_address() {
-    let mut lab = Lab::new(ONE_ARMED);
-    let (sent, ringing) = ringing(&mut lab, "p-4");
-    for (next, reason) in [
-        ("255.255.255.255", DropReason::ResponseNextViaForbidden),
-        ("224.0.1.75", DropReason::ResponseNextViaForbidden),
-        ("0.0.0.0", DropReason::ResponseNextViaForbidden),
-        ("[ff02::1]", DropReason::ResponseNextViaForbidden),
-        ("198.18.0.1", DropReason::ResponseNextViaForbidden),
-        ("198.18.0.1:5070", DropReason::ResponseNextViaForbidden),
-        (
-            "c.example;received=224.0.1.75",
-            DropReason::ResponseNextViaForbidden,
-        ),
-        ("c.example", DropReason::ResponseNextViaUnresolved),
-        (
-            "c.example;received=nonsense",
-            DropReason::ResponseNextViaUnresolved,
-        ),
-        ("198.18.200.8", DropReason::ResponseMac),
-    ] {
-        let bytes = replaced(&ringing, "198.18.200.7:5060;branch=z9hG4bK1", next);
-        assert_eq!(lab.reply(bytes, &sent).dropped(), reason, "{next}");
     }
 }
 
@@ -128,27 +79,6 @@ fn a56_a_forged_or_altered_response_is_dropped() {
             ),
             "{at}: {}",
             reason.as_str()
-        );
-    }
-    // A pool server that points it elsewhere.
-    let elsewhere = [
-        ("198.18.200.7:5060;branch", "203.0.113.66:5060;branch"),
-        ("198.18.200.7:5060;branch", "198.18.200.7:5061;branch"),
-        (
-            "198.18.200.7:5060;branch",
-            "198.18.200.7:5060;received=203.0.113.66;branch",
-        ),
-        (
-            "198.18.200.7:5060;branch",
-            "198.18.200.7;received=198.18.200.7;rport=99;branch",
-        ),
-    ];
-    for (from, to) in elsewhere {
-        let bytes = replaced(&ringing, from, to);
-        assert_eq!(
-            lab.reply(bytes, &sent).dropped(),
-            DropReason::ResponseMac,
-            "{to}"
         );
     }
     // One transaction's parameter with another's branch.
@@ -207,15 +137,6 @@ fn a56_responses_to_the_farms_requests_come_from_anywhere() {
             SERVERS[1].parse().unwrap()
         );
     }
-    let altered = replaced(
-        &ringing,
-        "UDP 198.18.1.12:5060;branch=z9hG4bK1",
-        "UDP 198.18.1.13:5060;branch=z9hG4bK1",
-    );
-    assert_eq!(
-        lab.send(altered, "203.0.113.9:5080").dropped(),
-        DropReason::ResponseMac
-    );
 }
 
 /// A server that is gone from the configuration may still answer; one that never was may not.

@@ -386,33 +386,6 @@ fn a16_a_server_is_reached_by_destination_route_or_request_uri() {
     assert_eq!(start_line(&sent.bytes), line(foreign));
 }
 
-/// RFC 3261 §16.11: CANCEL and non-2xx ACK get the identical edit.
-#[test]
-fn a16_cancel_and_ack_are_edited_like_their_invite() {
-    for mode in ["destination", "route", "request-uri"] {
-        let mut lab = reach(mode);
-        let uri = "sip:bob@sip.lab.example";
-        let seen: Vec<_> = ["INVITE", "CANCEL", "ACK"]
-            .iter()
-            .map(|method| {
-                let sent = lab
-                    .send(request(method, uri, "r-16", "z9hG4bK1", 1), CLIENT)
-                    .sent();
-                let line = start_line(&sent.bytes);
-                let uri = line.split(' ').nth(1).unwrap().to_owned();
-                (
-                    sent.to,
-                    uri,
-                    rows(&sent.bytes, "Route"),
-                    branch(&sent.bytes),
-                )
-            })
-            .collect();
-        assert_eq!(seen[0], seen[1], "{mode}");
-        assert_eq!(seen[0], seen[2], "{mode}");
-    }
-}
-
 #[test]
 fn a16_a_pushed_route_stands_above_those_that_are_there() {
     let mut lab = reach("route");
@@ -490,8 +463,8 @@ fn r5954_own_addresses_compare_in_binary() {
     let ok = response(&sent, 200, "b1");
     let ok = replaced(
         &ok,
-        "UDP [2001:db8::10]:5060;branch=z9hG4bKs",
-        "UDP [2001:DB8:0::10];branch=z9hG4bKs",
+        &format!("UDP [2001:db8::10]:5060;branch=z9hG4bK{MARK}"),
+        &format!("UDP [2001:DB8:0::10];branch=z9hG4bK{MARK}"),
     );
     assert_eq!(lab.reply(ok, &sent).sent().to.to_string(), client);
     // RFC 5954 §4.1: an octet is 0 to 255. (Three colons are let pass, RFC 5118 §4.10.)

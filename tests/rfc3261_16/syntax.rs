@@ -80,7 +80,7 @@ fn a02_requests_leave_byte_equal_but_for_the_permitted_edits() {
     assert_eq!(text(&undone(&sent.bytes, &received)), text(&received));
     // Ours are on top of their lists.
     assert!(rows(&sent.bytes, "Record-Route")[0].starts_with("<sip:v0"));
-    assert!(branch(&sent.bytes).starts_with("z9hG4bKs0"));
+    assert!(branch(&sent.bytes).starts_with(&format!("z9hG4bK{MARK}")));
 }
 
 /// RFC 3261 §16.11, §16.7 step 9: a response loses our Via and nothing else.
@@ -116,12 +116,9 @@ fn a02_responses_leave_byte_equal_but_for_our_via() {
         ),
     ];
     for (vias, left) in forms {
-        let answer = format!("SIP/2.0 401 Unauthorized\r\n{vias}{rest}");
+        let answer = format!("SIP/2.0 200 OK\r\n{vias}{rest}");
         let back = lab.reply(&answer, &sent).sent();
-        assert_eq!(
-            text(&back.bytes),
-            format!("SIP/2.0 401 Unauthorized\r\n{left}{rest}")
-        );
+        assert_eq!(text(&back.bytes), format!("SIP/2.0 200 OK\r\n{left}{rest}"));
     }
 }
 

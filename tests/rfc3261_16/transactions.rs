@@ -341,19 +341,13 @@ fn a40_each_200_and_each_ack_passes() {
     }
 }
 
-/// RFC 6026 §7.3, §8.2: who had a transaction may not forward a stray response.
+/// RFC 6026 §8.9: a stateless proxy forwards responses, however late.
 #[test]
-fn r6026_a_response_with_the_stateful_mark_is_a_stray() {
+fn r6026_without_transactions_no_response_is_a_stray() {
     let mut lab = Lab::new(ONE_ARMED);
     let sent = lab.send(invite("t-14", "z9hG4bK1"), CLIENT).sent();
     let ok = response(&sent, 200, "b1");
-    let stateful = replaced(&ok, ";branch=z9hG4bKs0", ";branch=z9hG4bKt0");
-    assert_eq!(
-        lab.reply(stateful, &sent).dropped(),
-        DropReason::ResponseStray
-    );
     lab.wait(Duration::from_secs(3600));
-    // RFC 6026 §8.9: a stateless proxy forwards them, however late.
     assert_eq!(lab.reply(ok, &sent).sent().to, CLIENT.parse().unwrap());
 }
 
@@ -363,11 +357,10 @@ fn r6026_the_mark_is_part_of_the_mac() {
     let mut lab = Lab::new(ONE_ARMED);
     let sent = lab.send(invite("t-15", "z9hG4bK1"), CLIENT).sent();
     let ok = response(&sent, 200, "b1");
-    let other_attempt = replaced(&ok, ";branch=z9hG4bKs0", ";branch=z9hG4bKs1");
-    assert_eq!(
-        lab.reply(other_attempt, &sent).dropped(),
-        DropReason::ResponseMac
-    );
+    for other in ["s1", "t0"] {
+        let other = replaced(&ok, ";branch=z9hG4bKs0", &format!(";branch=z9hG4bK{other}"));
+        assert_eq!(lab.reply(other, &sent).dropped(), DropReason::ResponseMac);
+    }
 }
 
 /// RFC 3261 §18.1.1 wants TCP for what is too long; until there is TCP the pool may refuse it.

@@ -119,41 +119,6 @@ fn r3581_forged_marks_are_overwritten_and_not_doubled() {
     }
 }
 
-/// RFC 3581 §4: from the address and port the request came to, on any worker, any node.
-#[test]
-fn r3581_responses_leave_from_where_their_request_came_to() {
-    for config in [ONE_ARMED.to_owned(), TWO_ARMED.to_owned()] {
-        let mut lab = Lab::with_workers(&config, 3);
-        let listeners: Vec<String> = lab
-            .plan
-            .listeners()
-            .iter()
-            .map(|of| of.address.to_string())
-            .collect();
-        let ours = if config == ONE_ARMED {
-            &listeners[..]
-        } else {
-            &listeners[..1]
-        };
-        for listener in ours {
-            let sent = lab
-                .send_to(invite("via-2", "z9hG4bK1"), CLIENT, listener)
-                .sent();
-            let ok = response(&sent, 200, "b1");
-            lab.restart();
-            for worker in 0..3 {
-                for read_at in &listeners {
-                    let back = lab
-                        .deliver_at(worker, &ok, sent.to, read_at.parse().unwrap())
-                        .sent();
-                    assert_eq!(back.from.to_string(), *listener, "read at {read_at}");
-                    assert_eq!(back.to, CLIENT.parse().unwrap());
-                }
-            }
-        }
-    }
-}
-
 /// RFC 3261 §18.2.1: "contains a domain name, or … an IP address that differs".
 #[test]
 fn a43_received_is_added_when_the_sent_by_is_not_the_source() {
