@@ -38,7 +38,7 @@ use crate::time::Instant;
 pub enum Work {
     /// An INVITE that has no response yet but 100.
     Invite,
-    /// An INVITE that rings: what is left is its final response, about as much as any other request.
+    /// An INVITE that rings: nothing is left to do until a human answers.
     Ringing,
     /// Any other request.
     Other,
