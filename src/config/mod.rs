@@ -212,6 +212,8 @@ pub enum PathPolicy {
     Auto,
     /// Always; a client that does not support it gets 421.
     Require,
+    /// Whatever the client says.
+    Always,
 }
 
 /// How a server is addressed.

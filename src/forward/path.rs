@@ -54,6 +54,9 @@ impl Context<'_> {
             PathPolicy::Require if !supported => Err(Rejection::PathRequired),
             PathPolicy::Require => Ok(Some(PathRows { require: !required })),
             PathPolicy::Auto if supported => Ok(Some(PathRows { require: false })),
+            // A deviation from RFC 3327 §5.2, which wants the client asked: most telephones do not
+            // say that they support what asks nothing of them.
+            PathPolicy::Always => Ok(Some(PathRows { require: false })),
             PathPolicy::Auto | PathPolicy::Off => Ok(None),
         }
     }

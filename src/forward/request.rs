@@ -271,7 +271,7 @@ impl Context<'_> {
 
         // RFC 3261 §16.6 step 8, RFC 3581 §4: the listener that the request came to is in the
         // parameter, since the response must leave from it.
-        edits.push(egress.via_prefix());
+        edits.push(self.via_prefix(egress));
         edits.push(branch);
         edits.push(b";");
         edits.push(VIA_PARAMETER_NAME);
@@ -309,6 +309,18 @@ impl Context<'_> {
             edits.push(b";lr>\r\n");
         }
         edits.end();
+    }
+
+    /// Our `Via` up to its branch. A transaction is on one node: where nodes share the address, its
+    /// responses must come to the node's own.
+    fn via_prefix<'p>(&'p self, egress: &'p Listener) -> &'p [u8] {
+        let own = match self.course.mode {
+            Mode::Stateful if !self.course.passing => egress.node_listener,
+            _ => None,
+        };
+        own.and_then(|own| self.plan.listener(own))
+            .unwrap_or(egress)
+            .via_prefix()
     }
 
     fn via_parameter(&self, target: &Target) -> ViaParameter {

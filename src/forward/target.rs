@@ -416,8 +416,17 @@ impl Context<'_> {
         (home != self.worker).then_some(home)
     }
 
-    /// Whether the client wants no other server than the first (RFC 3841 §9.1: "no-fork").
+    /// Whether no other server than the first may be tried: the client wants it so (RFC 3841 §9.1:
+    /// "no-fork"), or the request is about a dialog that only one server knows.
     pub(crate) fn forbids_hunting(&self) -> bool {
+        let dialog = [
+            HeaderName::Replaces,
+            HeaderName::Join,
+            HeaderName::TargetDialog,
+        ];
+        if dialog.into_iter().any(|name| self.message.has(name)) {
+            return true;
+        }
         let rows = self.message.rows(HeaderName::RequestDisposition);
         rows.flat_map(|row| values(self.bytes, row))
             .any(|value| value.of(self.bytes).eq_ignore_ascii_case(b"no-fork"))

@@ -36,7 +36,11 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
-        let config = Config::parse(CONFIG).unwrap();
+        Self::with(CONFIG)
+    }
+
+    fn with(config: &str) -> Self {
+        let config = Config::parse(config).unwrap();
         let keys = Arc::new(Keys::new(
             &Secret::from_bytes(core::array::from_fn(|byte| u8::try_from(byte).unwrap())).unwrap(),
         ));
@@ -287,6 +291,62 @@ fn all_silent_is_a_408_after_six_seconds() {
     assert_eq!(servers.len(), 3);
     lab.receive(CLIENT, &invite("ACK", "a"));
     lab.assert_empty();
+}
+
+#[test]
+fn where_nodes_share_an_address_a_transaction_writes_the_nodes_own() {
+    let config = CONFIG.replace(
+        "[[pools]]",
+        "node_listener = \"own\"\n[[listeners]]\nname = \"own\"\naddress = \"198.18.0.2:5060\"\n[[pools]]",
+    );
+    let mut lab = Lab::with(&config);
+    lab.receive(CLIENT, &invite("INVITE", "a"));
+    let (server, forwarded) = lab.take().pop().unwrap();
+    assert!(
+        forwarded.contains("Via: SIP/2.0/UDP 198.18.0.2:5060;branch=z9hG4bKt0"),
+        "{forwarded}"
+    );
+    assert!(forwarded.contains("@198.18.0.1:5060;lr>"), "{forwarded}");
+    lab.receive(&server.to_string(), &response(&forwarded, 200));
+    assert_eq!(lines(&lab.take()), ["200 client"]);
+    lab.receive(CLIENT, &invite("OPTIONS", "b"));
+    let (_, stateless) = lab.take().pop().unwrap();
+    assert!(
+        stateless.contains("Via: SIP/2.0/UDP 198.18.0.1:5060;branch=z9hG4bKs0"),
+        "{stateless}"
+    );
+}
+
+#[test]
+fn path_is_added_as_the_listener_says() {
+    for (policy, added) in [("off", false), ("supported", false), ("always", true)] {
+        let path = format!("path = \"{policy}\"\n[[pools]]");
+        let mut lab = Lab::with(&CONFIG.replace("[[pools]]", &path));
+        lab.receive(CLIENT, &invite("REGISTER", "a"));
+        let (_, forwarded) = lab.take().pop().unwrap();
+        assert_eq!(
+            forwarded.contains("\r\nPath: <sip:"),
+            added,
+            "{policy}: {forwarded}"
+        );
+        assert!(!forwarded.contains("Require: path"), "{policy}");
+    }
+}
+
+#[test]
+fn what_names_a_dialog_or_wants_no_fork_stays_with_its_server() {
+    for row in [
+        "Replaces: x@y;to-tag=1;from-tag=2",
+        "Request-Disposition: proxy, no-fork",
+    ] {
+        let mut lab = Lab::new();
+        let text = String::from_utf8(invite("INVITE", "a")).unwrap();
+        let text = text.replace("Content-Length", &format!("{row}\r\nContent-Length"));
+        lab.receive(CLIENT, text.as_bytes());
+        let (server, forwarded) = lab.take().pop().unwrap();
+        lab.receive(&server.to_string(), &response(&forwarded, 503));
+        assert_eq!(lines(&lab.take()), ["ACK server", "500 client"], "{row}");
+    }
 }
 
 impl Lab {

@@ -23,6 +23,8 @@ pub(super) fn listener(table: Reader<'_>) -> Option<Listener> {
     let paths = [
         ("off", PathPolicy::Off),
         ("auto", PathPolicy::Auto),
+        ("supported", PathPolicy::Auto),
+        ("always", PathPolicy::Always),
         ("require", PathPolicy::Require),
     ];
     let path = table.choice("path", &paths).unwrap_or(PathPolicy::Off);
