@@ -126,8 +126,12 @@ def hairpin(arms):
                 at, invite = expect(servers, "INVITE")
                 if at is caller:  # the table may choose the caller itself
                     at.respond(invite, 486)
-                    out.ack(expect(caller, 486)[1])
-                    expect(caller, "ACK")
+                    if lab.stateful:  # the ACK is viaduct's own
+                        expect(caller, "ACK")
+                        out.ack(expect(caller, 486)[1])
+                    else:
+                        out.ack(expect(caller, 486)[1])
+                        expect(caller, "ACK")
                     continue
                 out, back = answer(out, at, invite)
                 transact(out, back, "INFO")

@@ -252,15 +252,17 @@ class Lab:
             return str(error)
 
     def conserved(self):
-        """Every frame that came in went out or was counted as dropped; returns (in, out, drops)."""
+        """Every packet that came in or was made here went out or was counted as dropped or absorbed;
+        returns (in, out, drops)."""
         for _ in range(20):
-            received = self.total("xdp_in_total") + self.total("kernel_in_total")
-            sent = self.total("xdp_out_total") + self.total("kernel_out_total")
-            drops = self.total("drops_total")
-            if received == sent + drops:
+            page = self.metrics()
+            received, made, sent, absorbed, drops = (
+                sum(metrics_page.total(page, f"{name}_total") for name in names) for names in (
+                    ("xdp_in", "kernel_in"), ("originated",), ("xdp_out", "kernel_out"), ("absorbed",), ("drops",)))
+            if received + made == sent + absorbed + drops:
                 return received, sent, drops
             time.sleep(0.1)
-        raise Failure(f"frames in {received} != frames out {sent} + drops {drops}")
+        raise Failure(f"packets in {received} + made {made} != packets out {sent} + absorbed {absorbed} + drops {drops}")
 
     def peers_losses(self):
         """Datagrams that sockets of the peers had no room for: theirs to lose, not ours."""

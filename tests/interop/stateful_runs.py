@@ -206,7 +206,7 @@ def crashed(rescue):
         with Lab(extra=f"[transactions]\nrescue = {str(rescue).lower()}\n") as lab:
             lab.start_viaduct()
             processes = answerers_with(lab, "--ring", "0ms", "--answer", f"{1000 * ring:.0f}ms")
-            load = generator(lab, "--rate", rate, "--duration", "8s", "--hold", "500ms")
+            load = generator(lab, "--rate", rate, "--duration", "8s", "--hold", "500ms", "--timeout", "5s", "--drain", "12s")
             time.sleep(4)
             lab.viaduct.kill()
             lab.viaduct.wait()
