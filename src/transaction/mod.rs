@@ -11,3 +11,6 @@
 pub mod machine;
 pub mod store;
 pub mod wheel;
+
+#[cfg(test)]
+mod tests;
