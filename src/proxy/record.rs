@@ -64,6 +64,12 @@ impl Repeat {
         self.due = now.after(Duration::from_millis(self.interval_ms.into()));
     }
 
+    /// Due again after `interval`, whatever it was.
+    pub(super) fn every(&mut self, now: Due, interval: Duration) {
+        self.interval_ms = u16::try_from(interval.as_millis()).unwrap_or(u16::MAX);
+        self.due = now.after(interval);
+    }
+
     pub(super) fn stop(&mut self) {
         self.due = Due::NEVER;
     }

@@ -187,7 +187,7 @@ impl Scene<'_> {
     /// Sends the last response again, the 100 if there is no other.
     pub(super) fn resend_last(&mut self, record: &mut Record) {
         let Some(last) = &record.last else {
-            if record.server.is_open() && record.method == Method::Invite {
+            if record.server.is_open() {
                 self.send_trying(record);
             }
             return;
@@ -409,7 +409,10 @@ impl Scene<'_> {
         if actions.contains(Actions::START_A) {
             attempt.resend.again(now, core::time::Duration::MAX);
         }
-        if actions.contains(Actions::START_E) {
+        // RFC 3261 §17.1.2.2: after a provisional response every T2, before it in growing intervals.
+        if actions.contains(Actions::E_AT_T2) {
+            attempt.resend.every(now, T2);
+        } else if actions.contains(Actions::START_E) {
             attempt.resend.again(now, T2);
         }
         if let Some(end) = end {

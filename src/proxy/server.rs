@@ -1,7 +1,7 @@
 //! Requests: new ones, and those of a record that is there (RFC 3261 §17.2, §16.10).
 
 use super::compose::{self, Parsed};
-use super::record::{Cancel, CancelReason, ClientState, Due, Record, ServerState};
+use super::record::{Cancel, CancelReason, ClientState, Due, Record, Repeat, ServerState};
 use super::scene::{Scene, UDP};
 use crate::limits::CANCEL_REASONS_LEN_MAX;
 use crate::net::Flow;
@@ -238,11 +238,11 @@ impl Scene<'_> {
         let passed = self.now.since(started);
         let may_hunt = record.may_hunt() && passed < hunting.timeout;
         if may_hunt && pool.is_some_and(|pool| self.budget.take(pool, hunting.retry_budget)) {
-            self.abandon(record, number);
+            let resend = self.abandon(record, number);
             if self.hunt(record) {
                 return;
             }
-            self.take_back(record, number);
+            self.take_back(record, number, resend);
         }
         // Only who has been tried elsewhere in vain ends before timer B: a lone server may be slow.
         if record.attempts.len() > 1 && record.server.is_open() {
@@ -255,20 +255,22 @@ impl Scene<'_> {
         }
     }
 
-    /// Another server is about to be tried: this one is not asked again.
-    fn abandon(&mut self, record: &mut Record, number: usize) {
-        if let Some(attempt) = record.attempts.get_mut(number) {
-            attempt.abandoned = true;
-            attempt.resend.stop();
-        }
+    /// Another server is about to be tried: this one is not asked again. Returns when it would have
+    /// been.
+    fn abandon(&mut self, record: &mut Record, number: usize) -> Repeat {
+        let Some(attempt) = record.attempts.get_mut(number) else {
+            return Repeat::NEVER;
+        };
+        attempt.abandoned = true;
+        core::mem::replace(&mut attempt.resend, Repeat::NEVER)
     }
 
-    /// There was no other server.
-    fn take_back(&mut self, record: &mut Record, number: usize) {
-        let now = record.due(self.now);
+    /// There was no other server: this one is asked on as if nothing had been (RFC 3261 §17.1.1.2,
+    /// intervals that double).
+    fn take_back(&mut self, record: &mut Record, number: usize, resend: Repeat) {
         if let Some(attempt) = record.attempts.get_mut(number) {
             attempt.abandoned = false;
-            attempt.resend.again(now, core::time::Duration::MAX);
+            attempt.resend = resend;
         }
     }
 
@@ -411,12 +413,12 @@ impl Scene<'_> {
                 continue;
             }
             if !attempt.rang {
-                self.abandon(record, number);
+                let resend = self.abandon(record, number);
                 if self.hunt(record) {
                     // Should it live after all, it need not go on.
                     self.cancel(record, number, CancelReason::Elsewhere);
                 } else {
-                    self.take_back(record, number);
+                    self.take_back(record, number, resend);
                 }
             } else if record
                 .hunts
