@@ -168,12 +168,8 @@ impl Scene<'_> {
             .attempts
             .get(number)
             .is_some_and(|attempt| attempt.abandoned);
-        let others_open = record
-            .attempts
-            .iter()
-            .any(|attempt| attempt.state.is_open());
         // RFC 3261 §21.6: a 6xx is the answer of all.
-        if status < 600 && others_open && (abandoned || record.cancelled) {
+        if status < 600 && abandoned && record.has_live_attempt() {
             self.keep_best(record, status, buffer.payload());
             return Verdict::Absorb;
         }

@@ -332,6 +332,13 @@ impl Record {
         self.hunts.is_some() && !self.cancelled && !self.attempts.is_full() && self.server.is_open()
     }
 
+    /// Whether a server that is still counted on has no final response yet.
+    pub(super) fn has_live_attempt(&self) -> bool {
+        self.attempts
+            .iter()
+            .any(|attempt| attempt.state.is_open() && !attempt.abandoned)
+    }
+
     /// The servers that it was sent to.
     pub(super) fn tried(&self) -> ArrayVec<ServerIndex, HUNT_ATTEMPTS_MAX> {
         self.attempts

@@ -248,6 +248,11 @@ impl Scene<'_> {
         if record.attempts.len() > 1 && record.server.is_open() {
             if passed >= hunting.timeout {
                 self.conclude(record, None);
+                // Should one of them ring yet, it is told that nobody listens.
+                for number in 0..record.attempts.len() {
+                    self.abandon(record, number);
+                    self.cancel(record, number, CancelReason::Timeout);
+                }
             } else if let Some(attempt) = record.attempts.get_mut(number) {
                 let left = hunting.timeout.saturating_sub(passed);
                 attempt.silence = Due::since(started, self.now + left);
@@ -343,11 +348,7 @@ impl Scene<'_> {
             self.board.note_timeout(server);
         }
         self.enter_client(record, number, state, Actions::STOP_TIMERS);
-        if !record
-            .attempts
-            .iter()
-            .any(|attempt| attempt.state.is_open())
-        {
+        if !record.has_live_attempt() {
             // RFC 3263 §4.3: a timeout without any response is a failure like a 503.
             if was_silent && !abandoned && self.hunt(record) {
                 return;
@@ -385,12 +386,7 @@ impl Scene<'_> {
             ClientState::Other(_) => ClientState::Other(non_invite_client::State::Terminated),
         };
         self.enter_client(record, number, state, Actions::STOP_TIMERS);
-        if !self.hunt(record)
-            && !record
-                .attempts
-                .iter()
-                .any(|attempt| attempt.state.is_open())
-        {
+        if !self.hunt(record) && !record.has_live_attempt() {
             self.conclude(record, None);
         }
     }

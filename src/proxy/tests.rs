@@ -290,6 +290,14 @@ fn all_silent_is_a_408_after_six_seconds() {
         .collect();
     assert_eq!(servers.len(), 3);
     lab.receive(CLIENT, &invite("ACK", "a"));
+    lab.pass(Duration::from_secs(20));
+    assert_eq!(lines(&lab.take()), [""; 0]);
+    let (late, forwarded) = sent
+        .iter()
+        .rfind(|(_, text)| text.starts_with("INVITE"))
+        .unwrap();
+    lab.receive(&late.to_string(), &response(forwarded, 180));
+    assert_eq!(lines(&lab.take()), ["CANCEL server"]);
     lab.assert_empty();
 }
 
