@@ -311,3 +311,17 @@ pub const DECISIONS_DEFAULT: usize = 65_536;
 
 /// Decisions that can be remembered: 1 GiB.
 pub const DECISIONS_MAX: usize = 16 << 20;
+
+/// Bytes of one command on the control socket: a Call-ID as long as a frame, every byte escaped by six.
+pub const CONTROL_LINE_LEN_MAX: usize = 16 * 1024;
+
+/// Clients with commands on the control socket at once: people and their scripts.
+pub const CONTROL_CLIENTS_MAX: usize = 64;
+
+/// Plans that are remembered for `ctl explain`: a change of a server's state each minute for 17
+/// hours.
+pub const PLANS_REMEMBERED_MAX: usize = 1024;
+
+/// Servers of pools in all remembered plans that differ, 64 bytes each: 16 MiB. With more the oldest
+/// plans go first.
+pub const PLAN_MEMBERS_REMEMBERED_MAX: usize = 262_144;

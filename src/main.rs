@@ -32,6 +32,13 @@ fn main() -> ExitCode {
         Command::Generate(arguments) => {
             until_signalled(|stop| generator::run_generate(&arguments, stop))
         }
+        Command::Ctl(arguments) => match app::ctl(&arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("viaduct: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Capture(arguments) => {
             until_signalled(|stop| app::capture(&arguments, stop).map(|()| true))
         }

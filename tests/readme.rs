@@ -55,6 +55,7 @@ fn every_metric_has_a_row_and_every_row_a_metric() {
         state: "active",
     };
     let names = Names {
+        pools: vec![],
         listeners: vec!["l".into()],
         servers: vec![server],
     };

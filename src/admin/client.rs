@@ -1,16 +1,23 @@
 //! The asking end of the control socket, for the subcommands.
 //!
-//! One request a connection, in HTTP/1.0: the answer is never chunked and ends with the connection.
+//! A [`Session`] brings commands, any number of them. [`get`] and [`post`] are one request a
+//! connection, in HTTP/1.0: the answer is never chunked and ends with the connection.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
+use super::command::{Command, parse_reply};
+
 /// Bytes of status line and headers at most.
 const HEAD_LEN_MAX: u64 = 16 * 1024;
 /// Bytes of a refusal's text that are shown.
 const REASON_LEN_MAX: u64 = 4096;
+/// Bytes of a reply to a command: 4,096 servers of 4 KiB.
+const REPLY_LEN_MAX: u64 = 16 << 20;
 /// How long the other end may be silent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -34,7 +41,13 @@ pub enum ClientError {
     /// What came back is no HTTP.
     #[error("control socket: the answer is no HTTP")]
     NotHttp,
-    /// viaduct said no.
+    /// What came back is no reply to a command.
+    #[error("control socket: the answer is none to a command; is it an older viaduct that runs?")]
+    NotJson,
+    /// viaduct said no to a command.
+    #[error("{0}")]
+    No(String),
+    /// viaduct said no to a request.
     #[error("{text}")]
     Refused {
         /// HTTP status.
@@ -76,6 +89,49 @@ impl Read for Answer {
     }
 }
 
+/// A connection that commands are brought over.
+#[derive(Debug)]
+pub struct Session {
+    stream: BufReader<UnixStream>,
+}
+
+impl Session {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn new(socket: &Path) -> Result<Self, ClientError> {
+        let stream = BufReader::new(connect(socket)?);
+        Ok(Self { stream })
+    }
+
+    /// Brings a command and waits for what comes of it.
+    ///
+    /// # Errors
+    /// The connection's, or viaduct's own words if it says no.
+    pub fn ask(&mut self, command: &Command) -> Result<Map<String, Value>, ClientError> {
+        self.stream.get_mut().write_all(command.line().as_bytes())?;
+        let mut line = Vec::new();
+        let mut limited = (&mut self.stream).take(REPLY_LEN_MAX);
+        limited.read_until(b'\n', &mut line)?;
+        match parse_reply(&line) {
+            Some(Ok(fields)) => Ok(fields),
+            Some(Err(text)) => Err(ClientError::No(text)),
+            None => Err(ClientError::NotJson),
+        }
+    }
+}
+
+fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
+    let stream = UnixStream::connect(socket).map_err(|error| ClientError::Connect {
+        socket: socket.to_owned(),
+        error,
+    })?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
 /// Asks for `target`, such as `/config`.
 ///
 /// # Errors
@@ -93,12 +149,7 @@ pub fn post(socket: &Path, target: &str) -> Result<Answer, ClientError> {
 }
 
 fn request(method: &str, socket: &Path, target: &str) -> Result<Answer, ClientError> {
-    let mut stream = UnixStream::connect(socket).map_err(|error| ClientError::Connect {
-        socket: socket.to_owned(),
-        error,
-    })?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = connect(socket)?;
     let head = format!("{method} {target} HTTP/1.0\r\nHost: viaduct\r\nContent-Length: 0\r\n\r\n");
     stream.write_all(head.as_bytes())?;
     let mut stream = BufReader::new(stream);

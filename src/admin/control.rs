@@ -1,7 +1,8 @@
-//! The control socket: a running viaduct is asked over HTTP/1 on a Unix socket of mode 0600.
+//! The control socket: a Unix socket of mode 0600 on which a running viaduct is asked.
 //!
 //! Who may open the socket may ask; there is no other authentication. Nothing here makes a worker
-//! wait. [`client`](super::client) is the other end.
+//! wait. [`client`](super::client) is the other end. A connection that begins with `{` brings
+//! commands, one JSON object a line ([`Command`](super::Command)); any other speaks HTTP/1:
 //!
 //! | request | answer |
 //! |---|---|
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::CaptureService;
+use super::lines::{self, Desk};
 use axum::Router;
 use axum::extract::RawQuery;
 use axum::http::StatusCode;
@@ -153,6 +155,8 @@ pub struct Control {
     pub config: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// Captures.
     pub captures: Arc<CaptureService>,
+    /// Where commands are brought.
+    pub desk: Desk,
 }
 
 /// Serves until the future is dropped. Call it on the runtime.
@@ -161,7 +165,8 @@ pub struct Control {
 /// The socket's.
 pub async fn serve(listener: UnixListener, control: Arc<Control>) -> io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
-    axum::serve(listener, router(control)).await
+    let http = lines::sort(listener, control.desk.clone());
+    axum::serve(http, router(control)).await
 }
 
 fn router(control: Arc<Control>) -> Router {
@@ -188,14 +193,38 @@ fn config(control: &Control) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use super::super::client::{self, ClientError};
-    use super::*;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
 
-    fn control(text: Option<&'static str>) -> Arc<Control> {
+    use serde_json::{Map, Value};
+
+    use super::super::client::{self, ClientError, Session};
+    use super::super::{Asked, Command};
+    use super::*;
+    use crate::limits::{CONTROL_CLIENTS_MAX, CONTROL_LINE_LEN_MAX};
+
+    fn control(text: Option<&'static str>, desk: Desk) -> Arc<Control> {
         Arc::new(Control {
             config: Box::new(move || text.map(str::to_owned)),
             captures: Arc::new(CaptureService::new(Arc::default())),
+            desk,
         })
+    }
+
+    /// A desk that says no to `drain` and tells every other command back.
+    async fn clerk(mut asked: tokio::sync::mpsc::Receiver<Asked>) {
+        while let Some(Asked { command, reply }) = asked.recv().await {
+            let answer = match &command {
+                Command::Drain { server, .. } => Err(format!("no server {server:?}")),
+                _ => {
+                    let mut fields = Map::new();
+                    fields.insert("heard".to_owned(), command.line().trim().into());
+                    Ok(fields)
+                }
+            };
+            let _client_gone = reply.send(answer);
+        }
     }
 
     fn serving(path: &Path, text: Option<&'static str>) -> (tokio::runtime::Runtime, SocketFile) {
@@ -205,7 +234,9 @@ mod tests {
             .build()
             .unwrap();
         let (listener, file) = ControlSocket::bind(path).unwrap().into_parts();
-        runtime.spawn(serve(listener, control(text)));
+        let (desk, asked) = lines::desk();
+        runtime.spawn(clerk(asked));
+        runtime.spawn(serve(listener, control(text, desk)));
         (runtime, file)
     }
 
@@ -229,6 +260,125 @@ mod tests {
         let (_runtime, _file) = serving(&path, None);
         let refused = client::get(&path, "/config").unwrap_err().to_string();
         assert!(refused.contains("cannot be cut out"), "{refused}");
+    }
+
+    fn raw(path: &Path) -> BufReader<UnixStream> {
+        let stream = UnixStream::connect(path).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        BufReader::new(stream)
+    }
+
+    fn say(stream: &mut BufReader<UnixStream>, line: &[u8]) -> Value {
+        stream.get_mut().write_all(line).unwrap();
+        let mut answer = String::new();
+        stream.read_line(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    #[test]
+    fn commands_and_http_share_the_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let (_runtime, _file) = serving(&path, Some("node = 1\n"));
+        let mut session = Session::new(&path).unwrap();
+        for pool in ["a", "b"] {
+            let list = Command::List {
+                pool: Some(pool.to_owned()),
+            };
+            let fields = session.ask(&list).unwrap();
+            assert_eq!(fields["heard"], list.line().trim());
+        }
+        let drain = Command::Drain {
+            server: "s9".to_owned(),
+            deadline_seconds: None,
+        };
+        let no = session.ask(&drain).unwrap_err().to_string();
+        assert_eq!(no, "no server \"s9\"");
+        let text = client::get(&path, "/config").unwrap().text().unwrap();
+        assert_eq!(text, "node = 1\n");
+    }
+
+    #[test]
+    fn a_line_that_is_no_command_is_answered_and_the_next_one_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let (_runtime, _file) = serving(&path, None);
+        let mut stream = raw(&path);
+        for bad in [&b"{\n"[..], b"{\"command\":\"fly\"}\n", b"{\xff\xfe}\n"] {
+            let answer = say(&mut stream, bad);
+            assert_eq!(answer["ok"], false, "{answer}");
+            assert!(answer["error"].as_str().unwrap().starts_with("no command:"));
+        }
+        assert_eq!(say(&mut stream, b"\n")["ok"], false);
+        let answer = say(&mut stream, b"  {\"command\":\"list\"}\r\n");
+        assert_eq!(answer["ok"], true, "{answer}");
+        // Two at once, in their order, the last without a line end.
+        let two = b"{\"command\":\"enable\",\"server\":\"a\"}\n{\"command\":\"disable\",\"server\":\"b\"}";
+        let first = say(&mut stream, two);
+        assert!(first["heard"].as_str().unwrap().contains("enable"));
+        stream
+            .get_ref()
+            .shutdown(std::net::Shutdown::Write)
+            .unwrap();
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).unwrap();
+        assert!(rest.contains("disable") && rest.ends_with('\n'), "{rest}");
+    }
+
+    #[test]
+    fn an_endless_line_is_refused_and_its_connection_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let (_runtime, _file) = serving(&path, None);
+        let of_len = |len: usize| {
+            let frame = "{\"command\":\"explain\",\"call_id\":\"\"}\n";
+            let call_id = "x".repeat(len - frame.len());
+            frame.replace("\"\"", &format!("\"{call_id}\""))
+        };
+        let mut stream = raw(&path);
+        let answer = say(&mut stream, of_len(CONTROL_LINE_LEN_MAX).as_bytes());
+        assert_eq!(answer["ok"], true, "the longest line that is taken");
+        let answer = say(&mut stream, of_len(CONTROL_LINE_LEN_MAX + 1).as_bytes());
+        assert_eq!(answer["ok"], false, "one byte more");
+        // What never ends is not read on.
+        let mut stream = raw(&path);
+        stream
+            .get_mut()
+            .write_all(&vec![b'{'; CONTROL_LINE_LEN_MAX + 1])
+            .unwrap();
+        let mut said = String::new();
+        let _reset = stream.read_to_string(&mut said);
+        assert!(said.contains("longer than"), "{said}");
+    }
+
+    #[test]
+    fn so_many_clients_and_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let (_runtime, _file) = serving(&path, None);
+        let list = b"{\"command\":\"list\"}\n";
+        let mut clients: Vec<_> = (0..CONTROL_CLIENTS_MAX).map(|_| raw(&path)).collect();
+        for client in &mut clients {
+            assert_eq!(say(client, list)["ok"], true);
+        }
+        let mut one_more = raw(&path);
+        let mut answer = String::new();
+        one_more.read_line(&mut answer).unwrap();
+        assert!(answer.contains("connected already"), "{answer}");
+        // The others are served still, and a place that is given back is taken again.
+        assert_eq!(say(&mut clients[0], list)["ok"], true);
+        drop(clients.pop());
+        let end = (0..1000).find(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            let mut stream = raw(&path);
+            let _refused = stream.get_mut().write_all(list);
+            let mut answer = String::new();
+            let _refused = stream.read_line(&mut answer);
+            answer.contains("heard")
+        });
+        assert!(end.is_some());
     }
 
     #[test]

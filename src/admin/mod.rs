@@ -6,12 +6,16 @@
 
 mod capture;
 pub mod client;
+mod command;
 pub mod control;
+mod lines;
 mod prometheus;
 
 use std::sync::Arc;
 
 pub use capture::Service as CaptureService;
+pub use command::{Command, NodeState, Reply};
+pub use lines::{Asked, Desk, desk};
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -27,6 +31,8 @@ use crate::net::{ServerIndex, SocketAddr};
 pub struct Names {
     /// Listener names by index.
     pub listeners: Vec<String>,
+    /// Pool names by index.
+    pub pools: Vec<String>,
     /// Servers by slot, removed ones included.
     pub servers: Vec<ServerName>,
 }
@@ -59,6 +65,12 @@ pub struct Readings {
     pub common_log_records: u64,
     /// Records of the common log that were lost.
     pub common_log_lost: u64,
+    /// Records of the call log that were written.
+    pub call_log_records: u64,
+    /// Records of the call log that were lost.
+    pub call_log_lost: u64,
+    /// Whether this node says that it wants no traffic.
+    pub node_draining: bool,
     /// Pins held now, by what they wait for.
     pub pins: [(&'static str, usize); 3],
 }

@@ -296,6 +296,21 @@ impl Snapshot {
             "Records of the common log that were lost: queue or disk full.",
             [(none, readings.common_log_lost)],
         )?;
+        families.counter(
+            "call_log_records",
+            "Records written to the call log.",
+            [(none, readings.call_log_records)],
+        )?;
+        families.counter(
+            "call_log_lost",
+            "Records of the call log that were lost: queue or disk full.",
+            [(none, readings.call_log_lost)],
+        )?;
+        families.gauge(
+            "node_draining",
+            "1 while this node answers OPTIONS to itself with 503.",
+            [(none, u64::from(readings.node_draining))],
+        )?;
         let pins = readings
             .pins
             .iter()
@@ -455,6 +470,7 @@ mod tests {
         worker.as_ref().drop(DropReason::UdpChecksum);
         worker.server(ServerIndex(3)).requests_out.add(5);
         let names = Names {
+            pools: vec![],
             listeners: vec!["clients".into()],
             servers: vec![ServerName {
                 index: ServerIndex(3),

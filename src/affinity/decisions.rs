@@ -40,7 +40,8 @@ pub enum Ground {
     Table = 0,
     /// The dialog that the request names (RFC 3891, RFC 3911, RFC 4538).
     NamedDialog = 1,
-    /// The pool's policy, which looks at what servers do now.
+    /// The pool's policy, which looks at what servers do now and what they may get; it chose another
+    /// than the table.
     Policy = 2,
     /// The pin of an earlier transaction of this Call-ID.
     Pin = 3,
@@ -61,7 +62,7 @@ impl Ground {
         match self {
             Self::Table => "the pool's table",
             Self::NamedDialog => "the dialog that it names (Replaces, Join, Target-Dialog)",
-            Self::Policy => "the pool's policy",
+            Self::Policy => "the pool's policy, by load and limits",
             Self::Pin => "the pin of its earlier transaction",
         }
     }

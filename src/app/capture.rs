@@ -139,7 +139,7 @@ impl crate::cli::SocketArgs {
             None => return Ok(CONTROL_SOCKET.into()),
         };
         let config = Config::load(file)?;
-        match config.control.path() {
+        match config.control.socket.path() {
             Some(socket) => Ok(socket.to_owned()),
             None => Err(CaptureError::Off(file.to_owned())),
         }

@@ -3,9 +3,11 @@
 
 mod against;
 mod capture;
+mod ctl;
 mod doctor;
 mod explain;
 mod handler;
+mod history;
 mod known;
 mod network;
 mod observer;
@@ -26,6 +28,7 @@ use crate::config::Config;
 use crate::route::{Plan, ServerRegistry};
 
 pub use capture::capture;
+pub use ctl::ctl;
 pub use doctor::doctor;
 pub use explain::{Question, explain};
 pub use handler::SipHandler;

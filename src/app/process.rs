@@ -1,5 +1,10 @@
 //! The running process: what is built at start, what happens on signals, what is taken down.
 
+mod activity;
+mod explain;
+mod operator;
+mod telling;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,7 +16,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
+use self::activity::Activity;
+use self::telling::{call_log, log_changes, names, readings, wanted_call_log, wanted_log};
 use super::handler::SipHandler;
+use super::history::History;
 use super::known::KnownSources;
 use super::network::{Network, NetworkError};
 use super::observer::Observer;
@@ -19,7 +27,7 @@ use super::reload::restart_needed;
 use super::samples::Samples;
 use super::secret::{self, SecretError};
 use crate::admin::control::{self, ControlError, ControlSocket, SocketFile};
-use crate::admin::{self, CaptureService, Names, Page, Readings, ServerName};
+use crate::admin::{self, Asked, CaptureService, Names, Page};
 use crate::affinity::{Keys, Pins};
 use crate::balance::Board;
 use crate::bpf::SteerCounts;
@@ -28,7 +36,7 @@ use crate::clf;
 use crate::config::{self, Config, ConfigError};
 use crate::datapath::Running;
 use crate::forward::{Forwarder, Shared};
-use crate::journal;
+use crate::journal::{self, CallRecord};
 use crate::limits::MOVED_FLOWS_MAX;
 use crate::metrics::WorkerMetrics;
 use crate::net::WorkerIndex;
@@ -89,7 +97,17 @@ pub(super) struct Process {
     captures: Arc<Captures>,
     known: Arc<KnownSources>,
     log: Arc<clf::Service>,
+    calls: Arc<journal::Service<CallRecord>>,
     metrics: Vec<Arc<WorkerMetrics>>,
+    /// What servers have to do now.
+    board: Arc<Board>,
+    pins: Arc<Pins>,
+    shared: Arc<Shared>,
+    history: History,
+    activity: Activity,
+    desk: operator::Desk,
+    /// Commands that come to the desk; until they are listened to.
+    asked: Option<tokio::sync::mpsc::Receiver<Asked>>,
     network: Arc<Network>,
     running: Running<SipHandler>,
     /// The running configuration as the control socket shows it.
@@ -137,10 +155,18 @@ impl Process {
         let control = control_socket(&config)?;
         let log = Arc::new(clf::Service::default());
         let log_file = log.prepare(wanted_log(&config))?;
+        let names = Arc::new(ArcSwap::from_pointee(Names::default()));
+        let calls = Arc::new(call_log(names.clone()));
+        let calls_file = calls.prepare(wanted_call_log(&config))?;
         let keys = Arc::new(secret::keys(&config.secret)?);
         let mut registry = ServerRegistry::new();
-        let plan = Plan::build(&config, &mut registry, &keys)?;
-        let names = Arc::new(ArcSwap::from_pointee(names(&plan)));
+        let mut plan = Plan::build(&config, &mut registry, &keys)?;
+        plan.version = 1;
+        let standing = Standing::new();
+        let (mut history, mut activity) = (History::default(), Activity::default());
+        history.add((&plan, &config, &standing), clock::real_nanos(), "start");
+        activity.on_plan(&plan, clock::real_nanos());
+        names.store(Arc::new(telling::names(&plan)));
         let plan = Arc::new(ArcSwap::from_pointee(plan));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -157,7 +183,7 @@ impl Process {
         {
             debug!("the pin table stays on normal pages: {error}");
         }
-        let shared = Arc::new(Shared::new(MOVED_FLOWS_MAX));
+        let shared = Arc::new(Shared::new(MOVED_FLOWS_MAX).remembering(config.control.decisions));
         let board = Arc::new(Board::new());
         let samples = Arc::new(Samples::new());
         let known = Arc::new(KnownSources::new());
@@ -180,13 +206,20 @@ impl Process {
         };
         let running = datapath.start(make, network.cores())?;
         log.commit(log_file)?;
+        calls.commit(calls_file)?;
 
         let counts = Arc::new(Counts::default());
         counts.plan_version.store(1, Ordering::Relaxed);
         let page = Arc::new(Page {
             workers: metrics.clone(),
             names: names.clone(),
-            readings: Box::new(readings(counts.clone(), network.clone(), pins, log.clone())),
+            readings: Box::new(readings(
+                counts.clone(),
+                network.clone(),
+                pins.clone(),
+                (log.clone(), calls.clone()),
+                plan.clone(),
+            )),
         });
         if let Some(address) = config.metrics.address {
             let error = |error| StartError::Metrics { address, error };
@@ -198,12 +231,14 @@ impl Process {
             });
         }
         let shown = Arc::new(ArcSwap::from_pointee(config::redact(&text)));
+        let (desk, asked) = admin::desk();
         let control = control.map(|socket| {
             let (listener, file) = socket.into_parts();
             let shown = shown.clone();
             let asked = control::Control {
                 config: Box::new(move || (**shown.load()).clone()),
                 captures: Arc::new(CaptureService::new(captures.clone())),
+                desk,
             };
             runtime.spawn(async move {
                 if let Err(error) = control::serve(listener, Arc::new(asked)).await {
@@ -217,7 +252,7 @@ impl Process {
             config,
             keys,
             registry,
-            standing: Standing::new(),
+            standing,
             plan,
             old_plans: Vec::new(),
             names,
@@ -226,7 +261,15 @@ impl Process {
             captures,
             known,
             log,
+            calls,
             metrics,
+            board,
+            pins,
+            shared,
+            history,
+            activity,
+            desk: operator::Desk::default(),
+            asked: Some(asked),
             network,
             running,
             shown,
@@ -247,19 +290,20 @@ impl Process {
         self.network.detach();
         self.running.stop();
         self.log.stop();
+        self.calls.stop();
         info!("stopped");
         code
     }
 
     async fn until_stopped(&mut self) -> ExitCode {
-        let Some(Signals {
+        let (Some(signals), Some(mut asked)) = (self.signals.take(), self.asked.take()) else {
+            return ExitCode::FAILURE;
+        };
+        let Signals {
             mut terminate,
             mut interrupt,
             mut hangup,
-        }) = self.signals.take()
-        else {
-            return ExitCode::FAILURE;
-        };
+        } = signals;
         let _no_service_manager = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -267,11 +311,19 @@ impl Process {
         let mut steered = SteerCounts::default();
         loop {
             tokio::select! {
-                _ = terminate.recv() => return ExitCode::SUCCESS,
-                _ = interrupt.recv() => return ExitCode::SUCCESS,
+                _ = terminate.recv() => if self.stop_at_once() { return ExitCode::SUCCESS },
+                _ = interrupt.recv() => if self.stop_at_once() { return ExitCode::SUCCESS },
                 _ = hangup.recv() => self.reload(),
+                Some(Asked { command, reply }) = asked.recv() => {
+                    let _client_gone = reply.send(self.on_command(command));
+                }
                 _ = ticks.tick() => {
                     self.log_drops(&mut drops);
+                    self.activity.look(&self.metrics, clock::now());
+                    self.look_at_drains();
+                    if self.may_stop() {
+                        return ExitCode::SUCCESS;
+                    }
                     if self.known.is_wanted()
                         && let Err(error) = self.network.log_refused(&mut steered)
                     {
@@ -280,6 +332,7 @@ impl Process {
                     self.old_plans.retain(|plan| Arc::strong_count(plan) > 1);
                     self.captures.reap();
                     self.log.reap();
+                    self.calls.reap();
                     if self.running.has_ended() {
                         // A worker ends by itself only by a fault of ours. The kernel path of the
                         // others goes on, but half a data path is not what was promised: end, and
@@ -300,7 +353,7 @@ impl Process {
         ]);
         match self.take_changes() {
             Ok(()) => {
-                let version = self.counts.plan_version.fetch_add(1, Ordering::Relaxed) + 1;
+                let version = self.counts.plan_version.load(Ordering::Relaxed);
                 info!(version, "configuration reloaded");
             }
             Err(reasons) => {
@@ -333,6 +386,7 @@ impl Process {
             return Err("secret: the master secret cannot change while running".to_owned());
         }
         let mut standing = self.standing.clone();
+        let yielded = standing.yield_to(&self.config, &config);
         standing.settle(&config);
         let plan = Plan::build_standing(&config, &mut self.registry, &keys, &standing)
             .map_err(|error| error.to_string())?;
@@ -340,6 +394,10 @@ impl Process {
         let log = self
             .log
             .prepare(wanted_log(&config))
+            .map_err(|error| error.to_string())?;
+        let calls = self
+            .calls
+            .prepare(wanted_call_log(&config))
             .map_err(|error| error.to_string())?;
         self.network
             .take_lists(&config, &plan)
@@ -349,11 +407,17 @@ impl Process {
             self.network.log_limit(&config);
         }
         self.log.commit(log).map_err(|error| error.to_string())?;
-        self.publish(plan);
+        self.calls
+            .commit(calls)
+            .map_err(|error| error.to_string())?;
         self.standing = standing;
-        self.shown.store(Arc::new(config::redact(&text)));
-        self.keys = keys;
         self.config = config;
+        self.keys = keys;
+        self.publish(plan, "reload");
+        self.shown.store(Arc::new(config::redact(&text)));
+        for line in yielded {
+            info!("reload: {line}");
+        }
         Ok(())
     }
 
@@ -361,9 +425,9 @@ impl Process {
     ///
     /// # Errors
     /// The configuration with that change is no plan; nothing has changed.
-    #[allow(dead_code, reason = "health checks and the control socket call it")]
     pub(super) fn change_standing(
         &mut self,
+        why: &str,
         change: impl FnOnce(&mut Standing),
     ) -> Result<(), PlanError> {
         let mut standing = self.standing.clone();
@@ -372,13 +436,22 @@ impl Process {
             return Ok(());
         }
         let plan = Plan::build_standing(&self.config, &mut self.registry, &self.keys, &standing)?;
-        self.publish(plan);
         self.standing = standing;
+        self.publish(plan, why);
         Ok(())
     }
 
-    /// Puts a plan in the place of the one that workers follow.
-    fn publish(&mut self, plan: Plan) {
+    /// Puts a plan in the place of the one that workers follow. Configuration and standing are those
+    /// that it was built of; `why` is what operators are told.
+    fn publish(&mut self, mut plan: Plan, why: &str) {
+        let version = self.counts.plan_version.fetch_add(1, Ordering::Relaxed) + 1;
+        // The low bits name it well enough among those that are remembered.
+        plan.version = u32::try_from(version & u64::from(u32::MAX)).unwrap_or(0);
+        plan.draining = self.desk.node_draining;
+        let real_now = clock::real_nanos();
+        self.history
+            .add((&plan, &self.config, &self.standing), real_now, why);
+        self.activity.on_plan(&plan, real_now);
         log_changes(&self.plan.load(), &plan);
         self.names.store(Arc::new(names(&plan)));
         self.old_plans.push(self.plan.swap(Arc::new(plan)));
@@ -439,12 +512,6 @@ impl Process {
     }
 }
 
-/// The common log that `config` asks for.
-fn wanted_log(config: &Config) -> Option<(&Path, u32)> {
-    let path = config.log.common.as_deref()?;
-    Some((path, config.log.sample))
-}
-
 /// The listeners as a capture names them.
 fn interfaces(config: &Config) -> Vec<Interface> {
     let interface = |listener: &config::Listener| Interface {
@@ -456,12 +523,12 @@ fn interfaces(config: &Config) -> Vec<Interface> {
 
 /// The control socket that `config` asks for.
 fn control_socket(config: &Config) -> Result<Option<ControlSocket>, ControlError> {
-    let Some(path) = config.control.path() else {
+    let Some(path) = config.control.socket.path() else {
         return Ok(None);
     };
     match ControlSocket::bind(path) {
         Ok(socket) => Ok(Some(socket)),
-        Err(error) if config.control == config::Control::Usual => {
+        Err(error) if config.control.socket == config::ControlSocket::Usual => {
             warn!("no control socket: {error}");
             Ok(None)
         }
@@ -493,70 +560,5 @@ async fn limiter_learns(network: Arc<Network>, known: Arc<KnownSources>) {
             warn!("limiter: {error}");
         }
         failed = learned.is_err();
-    }
-}
-
-fn readings(
-    counts: Arc<Counts>,
-    network: Arc<Network>,
-    pins: Arc<Pins>,
-    log: Arc<clf::Service>,
-) -> impl Fn() -> Readings + Send + Sync {
-    move || {
-        // Counted when asked for: the page is read every few seconds, the table is 16 MiB.
-        let usage = pins.usage(clock::now());
-        let (common_log_records, common_log_lost) = log.counts();
-        Readings {
-            datapath: network.datapath(),
-            plan_version: counts.plan_version.load(Ordering::Relaxed),
-            reloads_refused: counts.reloads_refused.load(Ordering::Relaxed),
-            steering: network.steering_counts(),
-            common_log_records,
-            common_log_lost,
-            pins: [
-                ("unanswered", usage.unanswered),
-                ("proceeding", usage.proceeding),
-                ("finished", usage.finished),
-            ],
-        }
-    }
-}
-
-/// Labels of a plan.
-fn names(plan: &Plan) -> Names {
-    let server = |server: &crate::route::Server| ServerName {
-        index: server.index,
-        pool: server
-            .pool
-            .and_then(|pool| plan.pool(pool))
-            .map_or_else(String::new, |pool| pool.name.to_string()),
-        server: server.name.to_string(),
-        state: server.state.as_str(),
-    };
-    Names {
-        listeners: plan
-            .listeners()
-            .iter()
-            .map(|listener| listener.name.to_string())
-            .collect(),
-        servers: plan.servers().iter().map(server).collect(),
-    }
-}
-
-/// State changes of servers are events of their own in the log.
-fn log_changes(old: &Plan, new: &Plan) {
-    for server in new.servers() {
-        let before = old
-            .server(server.index)
-            .map(|server| (server.state, server.address));
-        if before != Some((server.state, server.address)) {
-            info!(
-                name = %server.name,
-                address = %server.address,
-                from = before.map_or("new", |(before, _)| before.as_str()),
-                to = server.state.as_str(),
-                "server"
-            );
-        }
     }
 }

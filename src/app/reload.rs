@@ -23,7 +23,11 @@ pub(super) fn restart_needed(old: &Config, new: &Config) -> Vec<Fault> {
     fixed("transactions.max", room(old).0 == room(new).0);
     fixed("transactions.message_bytes", room(old).1 == room(new).1);
     fixed("metrics", old.metrics == new.metrics);
-    fixed("control", old.control == new.control);
+    fixed("control.socket", old.control.socket == new.control.socket);
+    fixed(
+        "control.decisions",
+        old.control.decisions == new.control.decisions,
+    );
     fixed("listeners", old.listeners.len() == new.listeners.len());
     for (index, (old, new)) in old.listeners.iter().zip(&new.listeners).enumerate() {
         fixed(

@@ -21,7 +21,7 @@ use core::fmt;
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 
-pub use control::{CONTROL_SOCKET, Control};
+pub use control::{CONTROL_SOCKET, Control, ControlSocket};
 pub use error::{ConfigError, Fault};
 pub use hunting::Hunting;
 pub use limit::Limit;

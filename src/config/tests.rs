@@ -415,13 +415,50 @@ fn too_many_who_are_not_limited_are_a_fault_of_the_limiter_alone() {
 #[test]
 fn the_control_socket_is_usual_named_or_off() {
     let control = |rest: &str| Config::parse(&format!("{SMALL}\n{rest}")).unwrap().control;
-    assert_eq!(control(""), Control::Usual);
-    assert_eq!(control("[control]\nsocket = \"\""), Control::Off);
+    assert_eq!(control("").socket, ControlSocket::Usual);
+    assert_eq!(
+        control("[control]\nsocket = \"\"").socket,
+        ControlSocket::Off
+    );
     let named = control("[control]\nsocket = \"/run/x/y\"");
-    assert_eq!(named.path(), Some(std::path::Path::new("/run/x/y")));
+    assert_eq!(named.socket.path(), Some(std::path::Path::new("/run/x/y")));
+    assert_eq!(named.decisions, crate::limits::DECISIONS_DEFAULT);
+    let drain = control("[control]\ndecisions = 0\ndrain_on_stop = 30");
+    assert_eq!((drain.decisions, drain.drain_on_stop.as_secs()), (0, 30));
     let relative = faults(&format!("{SMALL}\n[control]\nsocket = \"x/y\"\n"));
     assert_eq!(
         relative,
         ["control.socket: \"x/y\" is not an absolute path"]
     );
+}
+
+#[test]
+fn a_server_that_is_added_is_checked_as_one_of_the_file() {
+    let server =
+        |name, address: &str, weight| Server::checked(name, address.parse().unwrap(), weight);
+    let good = server("s-4", "198.18.1.4:5060", 2).unwrap();
+    assert_eq!(
+        (good.name.as_str(), good.weight, good.priority),
+        ("s-4", 2, 0)
+    );
+    for (name, address, weight, fault) in [
+        (
+            "s/4",
+            "198.18.1.4:5060",
+            1,
+            "name: \"s/4\" is not 1 to 64 letters",
+        ),
+        ("", "198.18.1.4:5060", 1, "name"),
+        ("s4", "198.18.1.4:0", 1, "has port 0"),
+        ("s4", "224.0.0.1:5060", 1, "is not the address of one host"),
+        (
+            "s4",
+            "198.18.1.4:5060",
+            1_000_000,
+            "weight: 1000000 is outside",
+        ),
+    ] {
+        let said = server(name, address, weight).unwrap_err();
+        assert!(said.contains(fault), "{said}");
+    }
 }

@@ -380,6 +380,9 @@ fn meaning(rejection: Rejection) -> &'static str {
             "RFC 3261 §16.6 step 7, RFC 5057 §5.1: the next hop is a name or another transport"
         }
         Rejection::Secure => "RFC 5630 §5.3: a sips next hop is never reached in clear",
+        Rejection::Draining => {
+            "RFC 3261 §11, §21.5.4: OPTIONS for ourselves, and this node is drained"
+        }
         Rejection::NoServer => "RFC 3261 §21.5.4: no server takes new calls",
         Rejection::TooLarge => "RFC 3261 §21.4.11: larger than the pool accepts over UDP",
         Rejection::OwnOptions => "RFC 3261 §11: OPTIONS for ourselves, and a server is up",

@@ -46,6 +46,7 @@ use self::budget::AnswerBudget;
 pub use self::explain::{
     Explanation, Leads, Refusal, RequestExplanation, ResponseExplanation, Way,
 };
+pub use self::note::pin_of;
 pub(crate) use self::rejection::{Rejection, Reply};
 pub(crate) use self::request::{Decision, Forwarding};
 pub(crate) use self::response::OwnVia;

@@ -1,10 +1,21 @@
 //! What is remembered of a choice, for who asks later why a call went where it went.
 
-use super::Context;
-use crate::affinity::{Decision, Ground, Passage};
+use super::{Context, pin_key};
+use crate::affinity::{CallIdHash, Decision, Ground, Passage, Pin, Pins};
 use crate::balance::AffinityKey;
-use crate::net::{PoolIndex, ServerIndex};
+use crate::net::{ListenerIndex, PoolIndex, ServerIndex};
 use crate::route::{Action, Direction, KeySource};
+use crate::time::Instant;
+
+/// The pin of a call that came from outside the farm to a listener.
+pub fn pin_of(
+    pins: &Pins,
+    call_id: CallIdHash,
+    listener: ListenerIndex,
+    now: Instant,
+) -> Option<Pin> {
+    pins.find(pin_key(call_id, listener, None), now)
+}
 
 impl Context<'_> {
     /// Which passage of its call a request belongs to.

@@ -34,6 +34,8 @@ pub(crate) enum Rejection {
     NoServer,
     /// Larger than the pool accepts over UDP.
     TooLarge,
+    /// OPTIONS for ourselves while this node is drained.
+    Draining,
     /// OPTIONS for ourselves, and a server is up (§11).
     OwnOptions,
     /// There is no room for another transaction (RFC 3261 §21.5.4).
@@ -76,7 +78,7 @@ impl Rejection {
             // transaction only.
             Self::Unresolved => 500,
             Self::Secure => 480,
-            Self::NoServer | Self::Full => 503,
+            Self::Draining | Self::NoServer | Self::Full => 503,
             Self::TooLarge => 513,
             Self::OwnOptions => 200,
             Self::Silent(_) => return None,
@@ -93,7 +95,7 @@ impl Rejection {
             Self::Loop => DropReason::Loop,
             Self::Relay | Self::NotFound | Self::Secure => DropReason::NextHopForbidden,
             Self::Unresolved => DropReason::NextHopUnresolved,
-            Self::NoServer => DropReason::NoServer,
+            Self::Draining | Self::NoServer => DropReason::NoServer,
             Self::UriScheme
             | Self::MaxBreadth
             | Self::ProxyRequire
@@ -129,6 +131,7 @@ impl Rejection {
                 | Self::NotFound
                 | Self::Unresolved
                 | Self::Secure
+                | Self::Draining
                 | Self::NoServer
                 | Self::TooLarge
         )
@@ -155,6 +158,7 @@ mod tests {
             (Rejection::NotFound, 404),
             (Rejection::Unresolved, 500),
             (Rejection::Secure, 480),
+            (Rejection::Draining, 503),
             (Rejection::NoServer, 503),
             (Rejection::TooLarge, 513),
         ];

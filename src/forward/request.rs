@@ -156,7 +156,10 @@ impl Context<'_> {
             Some(Action::Pool { pool, .. }) => self.plan.pool(*pool).is_some_and(Pool::is_up),
             _ => self.plan.pools().iter().any(Pool::is_up),
         };
-        Err(if up {
+        // Who asks decides by the answer whether we get traffic (anycast, a balancer before us, DNS).
+        Err(if self.plan.draining {
+            Rejection::Draining
+        } else if up {
             Rejection::OwnOptions
         } else {
             Rejection::NoServer

@@ -488,6 +488,7 @@ impl Context<'_> {
         let (chosen, ground) = match self.server_of_named_dialog(pool, key) {
             Some(server) => (Some(server), Ground::NamedDialog),
             None => {
+                let of_key = pool.select(by);
                 // RFC 3261 §16.11: without a transaction only what the message says may count.
                 let chosen = match (self.course.mode, self.board) {
                     (Mode::Stateful, Some(board)) if !self.follows() => {
@@ -498,12 +499,13 @@ impl Context<'_> {
                             now: self.now,
                         })
                     }
-                    _ => pool.select(by),
+                    _ => of_key,
                 };
-                (
-                    chosen.and_then(|chosen| self.plan.server(chosen)),
-                    Ground::Table,
-                )
+                let ground = match chosen == of_key {
+                    true => Ground::Table,
+                    false => Ground::Policy,
+                };
+                (chosen.and_then(|chosen| self.plan.server(chosen)), ground)
             }
         };
         if self.follows() {

@@ -112,7 +112,13 @@ fn string(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// RFC 3339, UTC, milliseconds.
+/// Nanoseconds since the epoch as RFC 3339 writes them, UTC, with milliseconds.
+pub fn rfc3339(nanos: u64) -> String {
+    let mut text = Vec::with_capacity(24);
+    time(nanos, &mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
 fn time(nanos: u64, out: &mut Vec<u8>) {
     let (seconds, millis) = (nanos / 1_000_000_000, nanos / 1_000_000 % 1000);
     let (days, second) = (seconds / 86_400, seconds % 86_400);

@@ -14,6 +14,6 @@ mod sample;
 mod service;
 
 pub use call::{Attempt, CallEnd, CallJournal, CallRecord, Text};
-pub use line::{CallNames, call_line};
+pub use line::{CallNames, call_line, rfc3339};
 pub use sample::is_sampled;
 pub use service::{Journal, OpenError, Prepared, Service};

@@ -178,6 +178,9 @@ pub struct Rules {
 pub struct Plan {
     /// Its number in the process's life, its low 32 bits; 0 until it is published.
     pub version: u32,
+    /// This node wants no traffic, and says so to who asks whether it is well: OPTIONS to itself. All
+    /// that comes nevertheless is served.
+    pub draining: bool,
     /// Number of this node.
     pub node: u8,
     /// SIP rules with a choice.

@@ -126,6 +126,65 @@ impl Standing {
         self.servers.remove(&server_id(name));
     }
 
+    /// A server of the file that was taken out is back in its pool.
+    pub fn restore(&mut self, id: ServerId) {
+        self.removed.remove(&id);
+    }
+
+    /// Whether a server of the file was taken out.
+    pub fn is_removed(&self, id: ServerId) -> bool {
+        self.removed.contains(&id)
+    }
+
+    /// Whether a server is in no file.
+    pub fn is_added(&self, name: &str) -> bool {
+        self.added.iter().any(|(_, server)| server.name == name)
+    }
+
+    /// Takes note that a file has changed: where it now says something else of a server than it did,
+    /// it has the last word. Returns what is no longer so, in words.
+    ///
+    /// A changed weight takes the place of the operator's. A server that was taken out and whose
+    /// entry has changed is back.
+    pub fn yield_to(&mut self, old: &Config, new: &Config) -> Vec<String> {
+        let servers = |config: &Config| -> BTreeMap<String, (String, config::Server)> {
+            let of_pool = |pool: &config::Pool| {
+                let name = pool.name.clone();
+                let pairs = pool.servers.iter();
+                pairs
+                    .map(|server| (server.name.clone(), (name.clone(), server.clone())))
+                    .collect::<Vec<_>>()
+            };
+            config.pools.iter().flat_map(of_pool).collect()
+        };
+        let (old, new) = (servers(old), servers(new));
+        let mut said = Vec::new();
+        for (name, now) in &new {
+            let id = server_id(name);
+            let before = old.get(name);
+            if before.is_some_and(|before| before == now) {
+                continue;
+            }
+            if self.is_added(name) {
+                said.push(format!("{name}: added at run time, now the file names it"));
+            }
+            if self.removed.remove(&id) {
+                said.push(format!(
+                    "{name}: removed at run time, now the file names it anew"
+                ));
+            }
+            let is_same_weight = before.is_some_and(|(_, before)| before.weight == now.1.weight);
+            if let Some(weight) = self.of(id).weight.filter(|_| !is_same_weight) {
+                self.update(id, |standing| standing.weight = None);
+                let file = now.1.weight;
+                said.push(format!(
+                    "{name}: weight {weight} of run time, now {file} of the file"
+                ));
+            }
+        }
+        said
+    }
+
     /// The servers of a pool: those of the file that are not removed, then those added.
     pub fn members<'a>(
         &'a self,
@@ -140,7 +199,8 @@ impl Standing {
 
     /// Takes note of a file just read: what it now says itself need not be remembered, and of a
     /// server that is gone nothing is known. Where file and memory differ, the file has the added
-    /// server's address and weight.
+    /// server's address and weight. What the file has changed since it was read before,
+    /// [`yield_to`](Self::yield_to) looks at.
     pub fn settle(&mut self, config: &Config) {
         let configured: BTreeSet<ServerId> = config
             .pools

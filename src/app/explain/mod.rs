@@ -2,12 +2,14 @@
 //!
 //! The answer is the forwarder's own: [`Forwarder::decide`] on the message as it is, with the plan
 //! that `run` would build from the configuration, and [`Forwarder::explain`] for the reasons. No
-//! socket is opened and nothing is sent.
+//! socket is opened and nothing is sent. `viaduct ctl explain` asks a running viaduct what it has
+//! decided; its rows are written here too, so that both use the same words.
 
 mod difference;
 mod input;
 mod report;
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,6 +27,38 @@ use crate::packet::Buffer;
 use crate::route::{Plan, PlanError, ServerRegistry};
 use crate::sys::clock;
 use crate::verdict::Verdict;
+
+/// A label, and what is said of it.
+pub(super) type Row = (&'static str, Vec<String>);
+
+/// Appends rows: a label and its first line, then its other lines below.
+pub(super) fn print_rows(out: &mut String, rows: &[Row]) {
+    for (label, lines) in rows {
+        for (at, line) in lines.iter().enumerate() {
+            let label = if at == 0 { label } else { "" };
+            let _infallible = writeln!(out, "{label:<12} {line}");
+        }
+    }
+}
+
+/// A server of a pool's table: its share, and its place for the key in question.
+pub(super) fn tell_server(
+    (name, address): (&str, &str),
+    (weight, priority): (&str, &str),
+    share: f64,
+    place: Option<usize>,
+) -> String {
+    let place = match place {
+        None => "",
+        Some(0) => "  <- this key",
+        Some(1) => "  <- next, were that down",
+        Some(_) => "  <- then this",
+    };
+    let percent = share * 100.0;
+    format!(
+        "{name} {address} weight {weight} priority {priority}: {percent:.1} % of the keys{place}"
+    )
+}
 
 /// Pins of a forwarder that sees one message.
 const PINS: usize = 64;

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use super::Outcome;
 use super::difference::{difference, shown};
 use super::input::Input;
+use super::{Row, print_rows, tell_server};
 use crate::affinity::{Keys, Pair, RouteToken, home_worker};
 use crate::balance::AffinityKey;
-use crate::config::{Config, HeaderCondition, HeaderTest, Peers, Route, Server};
+use crate::config::{Config, HeaderCondition, HeaderTest, Peers, Route};
 use crate::forward::{Leads, RequestExplanation, ResponseExplanation, Way};
 use crate::net::{ListenerIndex, PoolIndex, ServerId, ServerIndex};
 use crate::route::{Action, Condition, Direction, Plan, ServerRegistry};
@@ -32,7 +33,7 @@ pub(super) struct Subject<'a> {
 /// The explanation of one message.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    rows: Vec<(&'static str, Vec<String>)>,
+    rows: Vec<Row>,
     verdict: String,
     /// What is sent, if anything.
     outgoing: Option<Vec<u8>>,
@@ -223,7 +224,8 @@ impl Report {
             let share = shares.iter().find(|(server, _)| *server == slot);
             let place = candidates.iter().position(|candidate| *candidate == slot);
             lines.push(tell_server(
-                server,
+                (&server.name, &server.address.to_string()),
+                (&server.weight.to_string(), &server.priority.to_string()),
                 share.map_or(0.0, |(_, share)| *share),
                 place,
             ));
@@ -333,13 +335,9 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, (label, lines)) in self.rows.iter().enumerate() {
-            let lead = if number == 0 { "" } else { "\n" };
-            for (at, line) in lines.iter().enumerate() {
-                let (lead, label) = if at == 0 { (lead, *label) } else { ("\n", "") };
-                write!(f, "{lead}{label:<12} {line}")?;
-            }
-        }
+        let mut rows = String::new();
+        print_rows(&mut rows, &self.rows);
+        f.write_str(rows.trim_end_matches('\n'))?;
         if !self.edits.is_empty() {
             f.write_str("\n\nedits:")?;
             for (sign, line) in &self.edits {
@@ -487,26 +485,6 @@ fn header(condition: &HeaderCondition) -> String {
         HeaderTest::Contains(text) => ("contains", text),
     };
     format!("header = {{ name = {name:?}, {test} = {text:?} }}")
-}
-
-fn tell_server(server: &Server, share: f64, place: Option<usize>) -> String {
-    let Server {
-        name,
-        address,
-        weight,
-        priority,
-        ..
-    } = server;
-    let place = match place {
-        None => "",
-        Some(0) => "  <- this key",
-        Some(1) => "  <- next, were that down",
-        Some(_) => "  <- then this",
-    };
-    let percent = share * 100.0;
-    format!(
-        "{name} {address} weight {weight} priority {priority}: {percent:.1} % of the keys{place}"
-    )
 }
 
 /// The server of a key, and who would be if it and each after it were down: by tables without them.

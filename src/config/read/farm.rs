@@ -2,13 +2,14 @@
 
 use core::time::Duration;
 
-use super::super::reader::Reader;
+use super::super::reader::{Faults, Reader};
 use super::super::{Hunting, Policy, Pool, Reach, Server};
 use super::{address, name, networks};
 use crate::limits::{
     CALL_MAX_DEFAULT, CALL_MAX_SECONDS, CALLS_MAX, CALLS_PER_SECOND_MAX, SLOW_START_DEFAULT,
     SLOW_START_MAX, WEIGHT_MAX,
 };
+use crate::net::SocketAddr;
 
 /// One `[[pools]]` table.
 pub(super) fn pool(table: Reader<'_>) -> Option<Pool> {
@@ -67,4 +68,24 @@ fn server(table: Reader<'_>) -> Option<Server> {
         max_calls,
         max_calls_per_second: per_second.unwrap_or(0),
     })
+}
+
+impl Server {
+    /// A server as the file would name it, checked by itself.
+    ///
+    /// # Errors
+    /// What is wrong with it, in the words of the file's faults.
+    pub fn checked(name: &str, address: SocketAddr, weight: u32) -> Result<Self, String> {
+        let mut table = toml::Table::new();
+        table.insert("name".to_owned(), name.into());
+        table.insert("address".to_owned(), address.to_string().into());
+        table.insert("weight".to_owned(), i64::from(weight).into());
+        let faults = Faults::default();
+        let read = server(Reader::root(&table, &faults));
+        let said: Vec<String> = faults.into_vec().iter().map(ToString::to_string).collect();
+        match read {
+            Some(server) if said.is_empty() => Ok(server),
+            _ => Err(said.join("; ")),
+        }
+    }
 }

@@ -111,6 +111,7 @@ impl<'c> Builder<'c> {
         let table = self.table()?;
         Ok(Plan {
             version: 0,
+            draining: false,
             node: self.config.node,
             rules: self.rules(),
             down_servers: down_servers(&servers),

@@ -184,3 +184,39 @@ fn added_and_removed_servers_and_weights_are_as_if_configured() {
     assert!((share("s1") - 0.6).abs() < 0.02);
     assert!((share("s4") - 0.2).abs() < 0.02);
 }
+
+#[test]
+fn a_changed_file_has_the_last_word_about_what_it_changed() {
+    let old = Config::parse(FARM).unwrap();
+    let mut standing = standing(&[("s1", DRAINING), ("s2", |of| of.weight = Some(9))]);
+    standing.remove("s3");
+    standing.add("farm", another("s4"));
+    let before = standing.clone();
+    assert!(standing.yield_to(&old, &old).is_empty());
+    assert_eq!(standing, before);
+
+    // Another weight for s1, whose drain the file cannot speak of, and another address for s2,
+    // whose weight it leaves.
+    let text = FARM
+        .replace(".11:5060\"", ".11:5060\", weight = 2")
+        .replace(".12:", ".92:");
+    let new = Config::parse(&text).unwrap();
+    assert!(standing.yield_to(&old, &new).is_empty());
+    assert_eq!(standing, before);
+
+    let text = FARM
+        .replace("weight = 3", "weight = 4")
+        .replace(".13:5060\"", ".13:5060\", weight = 2")
+        .replace("spare", "s4");
+    let new = Config::parse(&text).unwrap();
+    let said = standing.yield_to(&old, &new);
+    assert_eq!(said.len(), 3, "{said:?}");
+    standing.settle(&new);
+    assert_eq!(standing.of(server_id("s2")).weight, None);
+    assert_eq!(
+        standing.of(server_id("s1")).operator,
+        OperatorState::Draining
+    );
+    assert_eq!(names(&standing, &new), ["s1", "s2", "s3", "s4"]);
+    assert!(!standing.is_added("s4") && !standing.is_removed(server_id("s3")));
+}
