@@ -9,7 +9,7 @@
 //!                      proxy                              keeps transactions, pure
 //!        route   forward   transaction   balance   affinity decide, pure
 //!                     capture   clf                        copies for who looks, memory only
-//!                journal   packet   sip                   records to files; bytes, no allocation
+//!                journal   packet   sip   stun            records to files; bytes, no allocation
 //!     config  limits  time  net  verdict  metrics  publish  plain data
 //!     xsk  sys                                             UMEM, rings, sockets; know frames only
 //! ```
@@ -46,6 +46,7 @@ pub mod verdict;
 pub mod journal;
 pub mod packet;
 pub mod sip;
+pub mod stun;
 
 pub mod affinity;
 pub mod balance;

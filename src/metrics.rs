@@ -100,6 +100,8 @@ pub struct WorkerMetrics {
     pub answers: [Counter; ANSWERS.len()],
     /// Requests handled with a transaction.
     pub transactions: TransactionMetrics,
+    /// STUN Binding requests answered, errors included.
+    pub stun_answers: Counter,
     /// Messages that left the in-place path ("punt"): same worker, ordinary code.
     pub punted: Counter,
     /// Pins made, and pins pushed out of a full bucket.
@@ -220,6 +222,7 @@ impl WorkerMetrics {
             responses: zeros(),
             answers: zeros(),
             transactions: TransactionMetrics::default(),
+            stun_answers: Counter::default(),
             punted: Counter::default(),
             pins_made: Counter::default(),
             pins_evicted: Counter::default(),

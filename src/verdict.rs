@@ -64,7 +64,8 @@ drop_reasons! {
     // ---- before SIP ----
     /// Keepalive: empty, CR LF only, or NUL bytes (practice; RFC 5626 §4.4.1 for CRLF).
     Keepalive = "keepalive",
-    /// STUN, first octet 0 or 1 (RFC 8489 §5); not answered yet.
+    /// STUN (first octet 0 or 1, RFC 8489 §5) that is not answered: no Binding request, or the listener
+    /// does not serve it.
     Stun = "stun",
     /// SigComp: the five high bits of the first octet are set (RFC 5049 §5).
     SigComp = "sigcomp",

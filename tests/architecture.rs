@@ -16,7 +16,7 @@ const ROWS: &[&[&str]] = &[
     &["limits", "time", "net"],
     &["verdict"],
     &["metrics", "config", "xsk", "sys", "publish"],
-    &["packet", "sip", "journal"],
+    &["packet", "sip", "stun", "journal"],
     &["affinity", "balance", "transaction"],
     &["route"],
     // Copies of messages are told apart by the parser and shown with the packet layer's headers;
@@ -56,6 +56,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("sys", &["verdict"]),
     ("packet", &["xsk", "sys", "config", "metrics"]),
     ("sip", &["xsk", "sys", "config"]),
+    ("stun", &["xsk", "sys", "config", "metrics", "publish"]),
     ("affinity", &["xsk", "sys", "config", "packet"]),
     ("balance", &["xsk", "sys", "packet", "sip"]),
     (

@@ -159,6 +159,9 @@ const WORKER_FAMILIES: &[WorkerFamily] = &[
         "Requests that no server answered in time.",
         |w| &w.transactions.timed_out,
     ),
+    ("stun_answers", "STUN Binding requests answered.", |w| {
+        &w.stun_answers
+    }),
     ("pins_made", "Pins made.", |w| &w.pins_made),
     ("pins_evicted", "Pins pushed out of a full bucket.", |w| {
         &w.pins_evicted

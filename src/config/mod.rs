@@ -180,6 +180,8 @@ pub struct Listener {
     pub nat: Nat,
     /// Whether a REGISTER gets our `Path`.
     pub path: PathPolicy,
+    /// Whether STUN Binding requests are answered (RFC 5626 §8).
+    pub stun: bool,
     /// Whether the address may be bound before the host has it (VRRP standby).
     pub freebind: bool,
     /// Where XDP serves the address; `None` = the interface that has it.

@@ -15,6 +15,7 @@
 //! | `client`, `path` | clients behind a NAT: RFC 3327, RFC 5626 §5 |
 //! | `response` | §16.11 responses, §18.2.2 |
 //! | `unreachable` | §18.4 ICMP errors |
+//! | `keepalive` | RFC 5626 §8 STUN |
 //! | `rejection`, `answer`, `budget` | §8.2.6, §8.2.7, §11.2 answers of our own |
 //! | `explain`, `note` | nothing: tell why, for tools |
 //!
@@ -25,6 +26,7 @@ mod budget;
 mod client;
 mod explain;
 mod hop;
+mod keepalive;
 mod note;
 mod path;
 mod record_route;
@@ -225,7 +227,7 @@ impl Forwarder {
     ) -> Verdict {
         let parsed = match self.read(plan, buffer.payload(), flow) {
             Ok(parsed) => parsed,
-            Err(reason) => return Verdict::Drop(reason),
+            Err(reason) => return self.turn_away(reason, plan, buffer, flow, now),
         };
         match self.message.kind() {
             Kind::Request => self.on_request(parsed, Course::STATELESS, plan, buffer, flow, now),

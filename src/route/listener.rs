@@ -24,6 +24,8 @@ pub struct Listener {
     pub nat: Nat,
     /// Whether a REGISTER gets our `Path`.
     pub path: PathPolicy,
+    /// Whether STUN Binding requests are answered.
+    pub stun: bool,
     /// Peers that are trusted here, besides those trusted everywhere.
     pub(super) trusted: Networks,
     /// Methods handled with a transaction, a bit each by their number in [`METHODS`].
@@ -80,6 +82,7 @@ impl Listener {
             side: config.side,
             nat: config.nat,
             path: config.path,
+            stun: config.stun,
             trusted: Networks::new(config.trusted.iter().copied()),
             stateful: stateful(&config.stateful),
             node_listener: None,
@@ -168,6 +171,7 @@ mod tests {
             trusted: vec![],
             nat: Nat::Auto,
             path: PathPolicy::Off,
+            stun: false,
             freebind: false,
             interface: None,
             stateful: vec!["INVITE".to_owned()],

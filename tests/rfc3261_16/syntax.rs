@@ -169,6 +169,56 @@ fn a03_keepalives_and_other_protocols_are_dropped_without_an_answer() {
     }
 }
 
+/// RFC 5626 §8: STUN on the SIP port, where it is asked for; over UDP a CRLF CRLF gets no pong.
+#[test]
+fn r5626_stun_is_answered_where_the_listener_says_so() {
+    let config = ONE_ARMED.replacen("name = \"clients\"", "name = \"clients\"\nstun = true", 1);
+    let mut lab = Lab::new(&config);
+    let request = b"\0\x01\0\0\x21\x12\xa4\x42abcdefghijkl";
+    let answer = lab.send(request, CLIENT).sent();
+    // 198.18.200.7:5060, each byte with the cookie's.
+    let expected =
+        b"\x01\x01\0\x0c\x21\x12\xa4\x42abcdefghijkl\0\x20\0\x08\0\x01\x32\xd6\xe7\0\x6c\x45";
+    assert_eq!(answer.bytes, expected);
+    assert_eq!(answer.to, CLIENT.parse().unwrap());
+    assert_eq!(answer.from, VIP.parse().unwrap());
+    assert_eq!(lab.metrics[0].stun_answers.value(), 1);
+    let cases: [(&[u8], DropReason); 3] = [
+        // An answer is not answered: two balancers do not talk for ever.
+        (&answer.bytes, DropReason::Stun),
+        (b"\0\x11\0\0\x21\x12\xa4\x42abcdefghijkl", DropReason::Stun),
+        (b"\r\n\r\n", DropReason::Keepalive),
+    ];
+    for (bytes, reason) in cases {
+        assert_eq!(lab.send(bytes, CLIENT).dropped(), reason);
+    }
+    let second = lab.send_to(request, CLIENT, "198.18.0.1:5070");
+    assert_eq!(second.dropped(), DropReason::Stun, "its listener has none");
+    assert_eq!(lab.metrics[0].stun_answers.value(), 1);
+}
+
+/// STUN and SIP answers come out of one budget a source; those who are trusted have no limit.
+#[test]
+fn r5626_stun_answers_count_against_their_source() {
+    let config = ONE_ARMED.replacen("name = \"clients\"", "name = \"clients\"\nstun = true", 1);
+    let mut lab = Lab::new(&format!("{config}\n[sip]\nanswers_per_source = 10\n"));
+    let request = b"\0\x01\0\0\x21\x12\xa4\x42abcdefghijkl";
+    let mut limited = 0;
+    for _ in 0..25 {
+        match lab.send(request, CLIENT) {
+            Outcome::Sent(_) => {}
+            Outcome::Dropped(reason) => {
+                assert_eq!(reason, DropReason::AnswerLimitedSource);
+                limited += 1;
+            }
+        }
+    }
+    assert_eq!(limited, 15);
+    for _ in 0..25 {
+        lab.send(request, "198.18.100.9:5060").sent();
+    }
+}
+
 #[test]
 fn a03_blank_lines_before_the_start_line_are_ignored() {
     let mut lab = Lab::new(ONE_ARMED);

@@ -28,6 +28,7 @@ pub(super) fn listener(table: Reader<'_>) -> Option<Listener> {
         ("require", PathPolicy::Require),
     ];
     let path = table.choice("path", &paths).unwrap_or(PathPolicy::Off);
+    let stun = table.boolean("stun").unwrap_or(false);
     let freebind = table.boolean("freebind").unwrap_or(false);
     let interface = interface(&table);
     let aliases: Vec<String> = table.list("aliases", "a host name").unwrap_or_default();
@@ -66,6 +67,7 @@ pub(super) fn listener(table: Reader<'_>) -> Option<Listener> {
         trusted,
         nat,
         path,
+        stun,
         freebind,
         interface,
         stateful,
