@@ -100,6 +100,8 @@ pub struct WorkerMetrics {
     pub answers: [Counter; ANSWERS.len()],
     /// Requests handled with a transaction.
     pub transactions: TransactionMetrics,
+    /// What was refused under overload.
+    pub overload: OverloadMetrics,
     /// STUN Binding requests answered, errors included.
     pub stun_answers: Counter,
     /// Messages that left the in-place path ("punt"): same worker, ordinary code.
@@ -151,6 +153,17 @@ pub struct TransactionMetrics {
     pub cancelled: Counter,
     /// Requests that no server answered in time.
     pub timed_out: Counter,
+}
+
+/// Counters of requests refused because the worker is overloaded.
+#[derive(Debug, Default)]
+pub struct OverloadMetrics {
+    /// INVITEs that would have begun a call.
+    pub calls: Counter,
+    /// Other requests that would have begun something.
+    pub others: Counter,
+    /// Thousandths of new calls that are refused now.
+    pub level: Counter,
 }
 
 /// Mirror of `XDP_STATISTICS`, summed over a worker's AF_XDP sockets; at most a second old.
@@ -222,6 +235,7 @@ impl WorkerMetrics {
             responses: zeros(),
             answers: zeros(),
             transactions: TransactionMetrics::default(),
+            overload: OverloadMetrics::default(),
             stun_answers: Counter::default(),
             punted: Counter::default(),
             pins_made: Counter::default(),

@@ -310,6 +310,42 @@ fn frames_add_up_after_many_laps() {
     lab.assert_conserved();
 }
 
+/// Notes how full the worker says its queues are.
+#[derive(Default)]
+struct Watch(Vec<u8>);
+
+impl Handler for Watch {
+    fn on_batch(&mut self, batch: &mut Batch, out: &mut Out<'_>, _now: Instant) {
+        self.0.push(out.pressure());
+        for packet in batch.drain(..) {
+            out.send(packet);
+        }
+    }
+}
+
+/// What waits on the RX ring behind a batch is told as it shrinks, and an empty ring as empty.
+#[test]
+fn the_fill_of_the_rx_ring_is_told_to_the_handler() {
+    let mut lab = lab(1, PLENTY, 0);
+    for _ in 0..1024 {
+        assert!(lab.devices[0].deliver(0, &frame(CLIENT, VIP, b"echo")));
+    }
+    let mut watch = Watch::default();
+    lab.settle_with(&mut watch);
+    assert_eq!(watch.0.len(), 16);
+    // 960 of 2,048 behind the first batch.
+    assert_eq!(watch.0[0], 46);
+    assert!(watch.0.is_sorted_by(|a, b| a >= b), "{:?}", watch.0);
+    assert_eq!(watch.0[15], 0);
+    watch.0.clear();
+    assert!(lab.devices[0].deliver(0, &frame(CLIENT, VIP, b"echo")));
+    lab.settle_with(&mut watch);
+    assert_eq!(watch.0, [0]);
+    assert_eq!(lab.sent(0).len(), 1025);
+    lab.settle();
+    lab.assert_conserved();
+}
+
 #[test]
 fn what_a_link_cannot_send_the_kernel_gets() {
     let mut lab = lab(1, PLENTY, 0);

@@ -318,6 +318,43 @@ fn errors_lose_no_datagram_of_others() {
     assert_eq!(metrics[0].drops[DropReason::KernelSend as usize].value(), 0);
 }
 
+/// Slow at first, and notes how full the worker says its queues are.
+struct Slow(Arc<Mutex<Vec<u8>>>);
+
+impl Handler for Slow {
+    fn on_batch(&mut self, batch: &mut Batch, out: &mut Out<'_>, _now: Instant) {
+        let mut seen = self.0.lock().unwrap();
+        if seen.is_empty() {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        seen.push(out.pressure());
+        for packet in batch.drain(..) {
+            out.drop(packet, DropReason::NotSip);
+        }
+    }
+}
+
+#[test]
+fn the_fill_of_a_receive_buffer_is_told_to_the_handler() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = seen.clone();
+    let address = "127.0.0.1:0".parse().unwrap();
+    let server = start(1, &[address], move |_| Slow(noted.clone()));
+    let sender = client("127.0.0.1");
+    // The kernel reckons some 2 KiB for each of them; the buffer has at least 400 KiB.
+    for _ in 0..2000 {
+        sender.send_to(&[b'x'; 1000], server.addresses[0]).unwrap();
+    }
+    eventually(|| seen.lock().unwrap().iter().any(|fill| *fill >= 5));
+    // One that comes alone finds an empty buffer.
+    eventually(|| {
+        sender.send_to(b"alone", server.addresses[0]).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        seen.lock().unwrap().last() == Some(&0)
+    });
+    server.stop();
+}
+
 /// More errors than the socket's queue holds, and nobody has to read them all: the data path goes on
 /// and sleeps afterwards.
 #[test]

@@ -159,6 +159,16 @@ const WORKER_FAMILIES: &[WorkerFamily] = &[
         "Requests that no server answered in time.",
         |w| &w.transactions.timed_out,
     ),
+    (
+        "overload_refused_calls",
+        "New calls refused with 503: the worker is overloaded.",
+        |w| &w.overload.calls,
+    ),
+    (
+        "overload_refused_others",
+        "Other new requests refused with 503: the worker is overloaded.",
+        |w| &w.overload.others,
+    ),
     ("stun_answers", "STUN Binding requests answered.", |w| {
         &w.stun_answers
     }),
@@ -237,6 +247,11 @@ impl Collector for Snapshot {
         let readings = (self.page.readings)();
         let mut families = Families { encoder };
         self.process(&mut families, &readings)?;
+        families.gauge(
+            "overload_level",
+            "Thousandths of new calls that a worker refuses now.",
+            self.per_worker(|w| &w.overload.level),
+        )?;
         self.traffic(&mut families)?;
         self.farm(&mut families)?;
         steering(&mut families, &readings)

@@ -56,6 +56,7 @@ impl Handler for SipHandler {
         // One look a batch: all its messages are decided by one plan. The old plan is kept alive by
         // the main thread, so that letting go of it here frees nothing.
         let plan = self.plan.load();
+        self.proxy.note_pressure(out.pressure(), now);
         let observed = self.observer.is_on();
         let mut reporter = self
             .reporter
@@ -121,7 +122,7 @@ impl Handler for SipHandler {
         };
         let verdict = self
             .proxy
-            .on_unreachable(plan, payload, flow, now, &mut sender);
+            .on_unreachable(plan, payload, flow, packet.hops(), now, &mut sender);
         match verdict {
             Verdict::HandOver(home) => out.hand_over(packet, home),
             Verdict::Drop(reason) => {
@@ -129,6 +130,9 @@ impl Handler for SipHandler {
                 out.drop(packet, reason);
             }
             Verdict::Absorb | Verdict::Transmit => out.absorb(packet),
+        }
+        if let Some(deadline) = self.proxy.next_deadline() {
+            out.wake_at(deadline);
         }
     }
 

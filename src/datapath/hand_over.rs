@@ -45,6 +45,11 @@ impl Mailbox {
         self.ring.pop()
     }
 
+    /// How full the ring is, in percent.
+    pub(super) fn fill(&self) -> u8 {
+        super::out::percent(self.ring.len(), self.ring.capacity())
+    }
+
     /// Wakes the owner if it sleeps or is about to.
     #[inline]
     pub(super) fn wake(&self) {

@@ -15,7 +15,7 @@ use tracing::warn;
 use super::Batch;
 use super::egress;
 use super::packet::{Memory, Origin, Packet};
-use crate::limits::{BATCH, INTERFACES_MAX};
+use crate::limits::{BATCH, INTERFACES_MAX, RING_LEN};
 use crate::metrics::WorkerMetrics;
 use crate::net::{Flow, Ipv4Addr, ListenerIndex, SocketAddr, SocketAddrV4};
 use crate::packet::{self, LinkHeader, PartialChecksum, Tags};
@@ -276,6 +276,15 @@ impl Links {
             }
         }
         count
+    }
+
+    /// How full the RX ring of the link at `position` is, in percent.
+    pub(super) fn fill(&self, position: usize) -> u8 {
+        let waiting = self
+            .links
+            .get(position)
+            .map_or(0, |link| link.socket.rx_len());
+        super::out::percent(waiting as usize, RING_LEN as usize)
     }
 
     /// Writes headers in front of the payload and queues the frame for the interface of `way`.

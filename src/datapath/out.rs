@@ -34,12 +34,29 @@ pub(super) struct Ports {
     to_wake: u64,
     /// Sockets that have packets queued, one bit each.
     queued: u32,
+    pub(super) pressure: Pressure,
     /// Earliest deadline asked for by the handler.
     pub(super) wake_at: Option<Instant>,
 }
 
 const _: () = assert!(WORKERS_MAX <= 64);
 const _: () = assert!(crate::limits::LISTENERS_MAX <= 32);
+
+/// How full the queues are that this worker reads, in percent, as it last left them. A queue that
+/// gave less than a batch is empty, so that nobody is asked while there is little to do.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Pressure {
+    pub(super) links: u8,
+    pub(super) mailbox: u8,
+    pub(super) sockets: u8,
+}
+
+/// Percent of `capacity` that `len` is.
+#[inline]
+pub(super) fn percent(len: usize, capacity: usize) -> u8 {
+    let percent = (100 * len).checked_div(capacity).unwrap_or(0);
+    u8::try_from(percent.min(100)).unwrap_or(100)
+}
 
 /// The egress table as this worker last saw it.
 type EgressCache = Cache<Arc<ArcSwap<EgressTable>>, Arc<EgressTable>>;
@@ -70,6 +87,7 @@ impl Ports {
             raw: false,
             to_wake: 0,
             queued: 0,
+            pressure: Pressure::default(),
             wake_at: None,
         }
     }
@@ -296,6 +314,18 @@ impl Out<'_> {
     #[inline]
     pub fn drop(&mut self, packet: Packet, reason: DropReason) {
         self.0.drop(packet, reason);
+    }
+
+    /// How full the fullest of this worker's queues is, in percent: RX rings, the hand-over ring and
+    /// receive buffers of kernel sockets. What comes when it is at 100 is lost.
+    #[inline]
+    pub fn pressure(&self) -> u8 {
+        let Pressure {
+            links,
+            mailbox,
+            sockets,
+        } = self.0.pressure;
+        links.max(mailbox).max(sockets)
     }
 
     /// Calls [`on_timer`](super::Handler::on_timer) no later than `deadline`.

@@ -23,6 +23,7 @@ use crate::metrics::WorkerMetrics;
 use crate::net::{Flow, ListenerIndex, SocketAddr};
 use crate::sys::datagram::{ReceiveBatch, SendBatch};
 use crate::sys::error_queue::{self, Cause};
+use crate::sys::meminfo;
 use crate::verdict::DropReason;
 
 /// Times a full socket is offered the same datagram again before it is dropped. Between two offers
@@ -130,6 +131,14 @@ impl Sockets {
                 .sockets
                 .iter()
                 .position(|socket| socket.local == flow.local),
+        }
+    }
+
+    /// How full the receive buffer of the socket at `position` is, in percent.
+    pub(super) fn fill(&self, position: usize) -> u8 {
+        match self.sockets.get(position).map(|socket| &socket.io) {
+            Some(Io::Kernel(fd)) => meminfo::receive_fill(fd).unwrap_or(0),
+            Some(Io::Sim(_)) | None => 0,
         }
     }
 

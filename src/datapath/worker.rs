@@ -119,19 +119,31 @@ impl Worker {
     fn take_frames<H: Handler>(&mut self, handler: &mut H, now: Instant) -> usize {
         let count = self.ports.links.as_ref().map_or(0, Links::count);
         let mut received = 0;
+        let mut fullest = 0;
         for position in 0..count {
-            let Ports { links, metrics, .. } = &mut self.ports;
+            let Ports {
+                links,
+                metrics,
+                pressure,
+                ..
+            } = &mut self.ports;
             let Some(links) = links else { break };
-            received += if H::RAW {
+            let taken = if H::RAW {
                 links.receive::<true>(position, &mut self.batch, metrics)
             } else {
                 links.receive::<false>(position, &mut self.batch, metrics)
             };
+            received += taken;
+            if taken == BATCH {
+                fullest = links.fill(position).max(fullest);
+                pressure.links = pressure.links.max(fullest);
+            }
             if !H::RAW {
                 self.count_messages();
             }
             self.decide(handler, now);
         }
+        self.ports.pressure.links = fullest;
         received
     }
 
@@ -171,25 +183,36 @@ impl Worker {
             packet.origin = Origin::HandOver;
             self.batch.push(packet);
         }
+        self.ports.pressure.mailbox = match count {
+            BATCH => self.ports.mailbox().map_or(0, Mailbox::fill),
+            _ => 0,
+        };
         self.decide(handler, now);
         count
     }
 
     fn take_datagrams<H: Handler>(&mut self, handler: &mut H, now: Instant) -> usize {
         let mut count = 0;
+        let mut fullest = 0;
         for position in 0..self.ports.sockets.count() {
             let Ports {
                 sockets,
                 buffers,
                 metrics,
+                pressure,
                 ..
             } = &mut self.ports;
             sockets.receive(position, buffers, &mut self.batch, metrics);
+            if self.batch.is_full() {
+                fullest = sockets.fill(position).max(fullest);
+                pressure.sockets = pressure.sockets.max(fullest);
+            }
             self.count_messages();
             count += self.batch.len();
             self.decide(handler, now);
             count += self.take_reports(position, handler, now);
         }
+        self.ports.pressure.sockets = fullest;
         while let Some(packet) = self.ports.sockets.take_refused() {
             handler.on_unreachable(packet, &mut Out(&mut self.ports), now);
             count += 1;

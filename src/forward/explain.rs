@@ -353,6 +353,7 @@ impl Context<'_> {
 /// Why a request is refused, with the section that says so.
 fn meaning(rejection: Rejection) -> &'static str {
     match rejection {
+        Rejection::Overload => "RFC 7339 §5.10.2: we are overloaded",
         Rejection::Full => "RFC 3261 §21.5.4: there is no room for another transaction",
         Rejection::Syntax(error) => error.meaning(),
         Rejection::UriScheme => {

@@ -15,12 +15,14 @@
 //! | `client`, `path` | clients behind a NAT: RFC 3327, RFC 5626 §5 |
 //! | `response` | §16.11 responses, §18.2.2 |
 //! | `unreachable` | §18.4 ICMP errors |
+//! | `admission` | which requests are refused under overload |
 //! | `keepalive` | RFC 5626 §8 STUN |
 //! | `rejection`, `answer`, `budget` | §8.2.6, §8.2.7, §11.2 answers of our own |
 //! | `explain`, `note` | nothing: tell why, for tools |
 //!
 //! What needs a transaction (forking, timers, own retransmissions) is not here.
 
+mod admission;
 mod answer;
 mod budget;
 mod client;
@@ -43,6 +45,8 @@ mod via;
 
 use std::sync::Arc;
 
+use self::admission::Admission;
+pub use self::admission::Signals;
 pub(crate) use self::answer::{Answers, Extras};
 use self::budget::AnswerBudget;
 pub use self::explain::{
@@ -85,6 +89,7 @@ pub(crate) struct Base {
     shared: Arc<Shared>,
     board: Option<Arc<Board>>,
     pub(crate) metrics: Arc<WorkerMetrics>,
+    admission: Admission,
 }
 
 /// How a request is forwarded.
@@ -128,6 +133,7 @@ pub(crate) struct Context<'a> {
     worker: WorkerIndex,
     workers: u8,
     course: Course,
+    admission: &'a Admission,
     now: Instant,
 }
 
@@ -160,6 +166,7 @@ impl Base {
             worker: self.worker,
             workers: self.workers,
             course: Course::STATELESS,
+            admission: &self.admission,
             now,
         }
     }
@@ -191,6 +198,7 @@ impl Forwarder {
                 shared: Arc::new(Shared::new(0)),
                 board: None,
                 metrics,
+                admission: Admission::new(),
             },
             message: Box::new(Message::new()),
             edits: Box::new(EditList::new()),
@@ -212,6 +220,20 @@ impl Forwarder {
     pub fn with_board(mut self, board: Arc<Board>) -> Self {
         self.base.board = Some(board);
         self
+    }
+
+    /// Takes note of how full things are, once a batch.
+    pub fn note_signals(&mut self, signals: Signals, now: Instant) {
+        let admission = &mut self.base.admission;
+        let before = admission.level();
+        admission.update(signals, now);
+        if admission.level() != before {
+            self.base
+                .metrics
+                .overload
+                .level
+                .set(admission.level().into());
+        }
     }
 
     /// Decides about one datagram.

@@ -38,6 +38,8 @@ pub(crate) enum Rejection {
     Draining,
     /// OPTIONS for ourselves, and a server is up (§11).
     OwnOptions,
+    /// We are overloaded, and it would begin something new.
+    Overload,
     /// There is no room for another transaction (RFC 3261 §21.5.4).
     Full,
     /// Dropped without an answer.
@@ -78,7 +80,7 @@ impl Rejection {
             // transaction only.
             Self::Unresolved => 500,
             Self::Secure => 480,
-            Self::Draining | Self::NoServer | Self::Full => 503,
+            Self::Draining | Self::NoServer | Self::Overload | Self::Full => 503,
             Self::TooLarge => 513,
             Self::OwnOptions => 200,
             Self::Silent(_) => return None,
@@ -102,6 +104,7 @@ impl Rejection {
             | Self::PathRequired
             | Self::TooLarge
             | Self::OwnOptions
+            | Self::Overload
             | Self::Full
             | Self::Rule(_) => DropReason::AckRejected,
         }

@@ -88,6 +88,7 @@ impl Context<'_> {
         routes.read(self, request_uri).map_err(Rejection::Syntax)?;
         routes.request_uri.strip_own_maddr(self.plan, self.bytes);
         self.own_options(routes)?;
+        self.admit(routes)?;
         let path = self.path_rows(received)?;
 
         let hunted = self.course.server.and_then(|index| self.plan.server(index));

@@ -32,6 +32,8 @@ mod scene;
 mod server;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_unreachable;
 
 use std::sync::Arc;
 
@@ -45,9 +47,9 @@ use self::scene::Scene;
 use crate::affinity::{Mode, home_worker};
 use crate::balance::Board;
 use crate::config::Transactions;
-use crate::forward::{Course, Decision, Forwarder, OwnVia, Rejection};
+use crate::forward::{Base, Course, Decision, Forwarder, OwnVia, Rejection, Signals};
 use crate::limits::SWEEP_STEP;
-use crate::net::Flow;
+use crate::net::{Flow, WorkerIndex};
 use crate::packet::Buffer;
 use crate::route::Plan;
 use crate::sip::{Kind, Method, ParseError};
@@ -136,6 +138,20 @@ impl Proxy {
         self.desk.blobs.capacity_bytes() - self.desk.blobs.free_bytes()
     }
 
+    /// Takes note of how full the worker's fullest queue is, in percent, once a batch: when it
+    /// fills, a share of new requests is refused, and when there is little room for transactions.
+    pub fn note_pressure(&mut self, queue: u8, now: Instant) {
+        let percent = |used: u64, whole: u64| {
+            let percent = (100 * used).checked_div(whole).unwrap_or(0);
+            u8::try_from(percent.min(100)).unwrap_or(100)
+        };
+        let records = percent(self.records.len().into(), self.records.capacity().into());
+        let blobs = &self.desk.blobs;
+        let kept = percent(self.kept_bytes() as u64, blobs.capacity_bytes() as u64);
+        let table = records.max(kept);
+        self.forwarder.note_signals(Signals { queue, table }, now);
+    }
+
     /// Timers that are armed.
     pub fn armed_timers(&self) -> u32 {
         self.wheel.armed()
@@ -154,7 +170,7 @@ impl Proxy {
     ) -> Verdict {
         let parsed = match self.forwarder.read(plan, buffer.payload(), flow) {
             Ok(parsed) => parsed,
-            Err(reason) => return Verdict::Drop(reason),
+            Err(reason) => return self.forwarder.turn_away(reason, plan, buffer, flow, now),
         };
         match self.forwarder.message.kind() {
             Kind::Request => self.on_request(parsed, plan, buffer, flow, now, out),
@@ -425,12 +441,14 @@ impl Proxy {
     }
 
     /// An ICMP error says that a request of ours cannot be delivered: `quoted` is its beginning.
-    /// The verdict says what the report is counted as, or which worker it concerns.
+    /// `hops` tells how often it was handed over. The kernel gives it to any worker, and the quote may
+    /// end before the Call-ID.
     pub fn on_unreachable(
         &mut self,
         plan: &Plan,
         quoted: &[u8],
         flow: &Flow,
+        hops: u8,
         now: Instant,
         out: &mut dyn Outbox,
     ) -> Verdict {
@@ -438,17 +456,16 @@ impl Proxy {
             Ok(undelivered) => undelivered,
             Err(reason) => return Verdict::Drop(reason),
         };
-        let base = &self.forwarder.base;
-        if undelivered.branch.mode() == Mode::Stateful
-            && let Some(call_id) = undelivered.call_id
+        // The worker that the kernel told counts it.
+        if hops == 0
+            && let Some(server) = undelivered.server
         {
-            let home = home_worker(call_id, base.workers);
-            if home != base.worker {
-                return Verdict::HandOver(home);
-            }
-        }
-        if let Some(server) = undelivered.server {
-            base.metrics.server(server).unreachable.increment();
+            self.forwarder
+                .base
+                .metrics
+                .server(server)
+                .unreachable
+                .increment();
             self.board.note_unreachable(server);
         }
         if let Some(handle) = self.index.find(undelivered.branch.hash())
@@ -456,8 +473,22 @@ impl Proxy {
         {
             scene.on_unreachable(record, usize::from(undelivered.branch.attempt()));
             self.settle(handle);
+            return Verdict::Drop(DropReason::Unreachable);
         }
-        Verdict::Drop(DropReason::Unreachable)
+        let Base {
+            worker, workers, ..
+        } = self.forwarder.base;
+        let next = match undelivered.call_id {
+            // What is not found at home is over.
+            Some(call_id) => home_worker(call_id, workers),
+            // The quote ends before the Call-ID: each worker is asked once.
+            None if hops.saturating_add(1) < workers => WorkerIndex((worker.0 + 1) % workers),
+            None => worker,
+        };
+        match undelivered.branch.mode() {
+            Mode::Stateful if next != worker => Verdict::HandOver(next),
+            Mode::Stateful | Mode::Stateless => Verdict::Drop(DropReason::Unreachable),
+        }
     }
 
     /// Runs what is due; returns when something is due next.

@@ -12,11 +12,34 @@ const DROPS: usize = 8;
 /// `SO_MEMINFO`, asm-generic/socket.h.
 const SO_MEMINFO: libc::c_int = 55;
 
+/// Places of what waits to be received and of its limit, in bytes with the kernel's overhead:
+/// `SK_MEMINFO_RMEM_ALLOC` and `SK_MEMINFO_RCVBUF`.
+const WAITING: usize = 0;
+const RECEIVE_BUFFER: usize = 1;
+
 /// Datagrams that arrived for `socket` and were dropped, for want of room or for a bad checksum.
 ///
 /// # Errors
 /// The kernel's.
 pub fn receive_drops(socket: impl AsFd) -> io::Result<u32> {
+    Ok(counters(socket)?[DROPS])
+}
+
+/// How full the receive buffer of `socket` is, in percent.
+///
+/// # Errors
+/// The kernel's.
+pub fn receive_fill(socket: impl AsFd) -> io::Result<u8> {
+    let counters = counters(socket)?;
+    let (waiting, limit) = (
+        u64::from(counters[WAITING]),
+        u64::from(counters[RECEIVE_BUFFER]),
+    );
+    let percent = (100 * waiting).checked_div(limit).unwrap_or(0);
+    Ok(u8::try_from(percent.min(100)).unwrap_or(100))
+}
+
+fn counters(socket: impl AsFd) -> io::Result<[u32; COUNTERS]> {
     let mut counters = [0u32; COUNTERS];
     let size = size_of::<[u32; COUNTERS]>();
     let mut len = libc::socklen_t::try_from(size).unwrap_or(0);
@@ -31,7 +54,7 @@ pub fn receive_drops(socket: impl AsFd) -> io::Result<u32> {
         )
     };
     if result == 0 {
-        Ok(counters[DROPS])
+        Ok(counters)
     } else {
         Err(io::Error::last_os_error())
     }

@@ -248,7 +248,7 @@ impl Events {
         let plan = &self.plans[self.plan];
         let (now, sent) = (self.now, &mut self.sent);
         self.proxy
-            .on_unreachable(plan, &request[..cut], &flow, now, sent);
+            .on_unreachable(plan, &request[..cut], &flow, 0, now, sent);
         self.look();
     }
 

@@ -10,6 +10,7 @@ mod answers;
 mod dialog;
 mod directions;
 mod fixture;
+mod overload;
 mod record_route;
 mod responses;
 mod routing;

@@ -206,10 +206,10 @@ impl Balancer {
         out: &mut Outputs,
     ) -> Fate {
         let proxy = &mut self.workers[worker];
-        match proxy.on_unreachable(&self.plan, quoted, &flow, now, out) {
+        match proxy.on_unreachable(&self.plan, quoted, &flow, 0, now, out) {
             Verdict::HandOver(home) => Fate::HandOver(usize::from(home.0)),
             Verdict::Drop(reason) => Fate::Dropped(reason),
-            Verdict::Absorb | Verdict::Transmit => Fate::Done,
+            Verdict::Transmit | Verdict::Absorb => Fate::Done,
         }
     }
 

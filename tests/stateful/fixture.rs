@@ -277,8 +277,14 @@ impl Lab {
             local: sent.from,
             peer: sent.to,
         };
-        let _counted =
-            self.proxies[0].on_unreachable(&self.plan, &sent.bytes, &flow, self.now, &mut self.out);
+        let _counted = self.proxies[0].on_unreachable(
+            &self.plan,
+            &sent.bytes,
+            &flow,
+            0,
+            self.now,
+            &mut self.out,
+        );
         self.taken()
     }
 
