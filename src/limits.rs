@@ -26,8 +26,8 @@ pub const DATAGRAM_LEN_MAX: usize = 65_507;
 
 /// Bytes a forwarded request may grow by: our `Via` (112 over IPv4, 150 over IPv6), two
 /// `Record-Route` rows, a pushed `Route`, `Max-Forwards`, `Max-Breadth`, `received` and `rport`.
-/// Two-armed IPv6 with a pushed Route is about 600 bytes.
-pub const GROWTH_MAX: usize = 640;
+/// Two-armed IPv6 with a pushed Route is about 600 bytes, and the client's address takes 75.
+pub const GROWTH_MAX: usize = 688;
 
 const _: () = assert!(GROWTH_MAX + L2_L4_LEN_MAX <= UMEM_HEADROOM + XDP_PACKET_HEADROOM);
 const _: () = assert!(RX_FRAME_LEN_MAX >= 1522);
@@ -149,6 +149,9 @@ const _: () = assert!(EDIT_BYTES_MAX >= GROWTH_MAX);
 
 /// Longest token (base32hex characters) in the user part of our Record-Route.
 pub const ROUTE_TOKEN_LEN_MAX: usize = 80;
+
+/// Bytes of the name of the header that tells servers the client's address.
+pub const CLIENT_ADDRESS_HEADER_LEN_MAX: usize = 32;
 
 /// Our `Via` row at most, IPv4 (architecture, *Four keys*).
 pub const VIA_ROW_LEN_MAX_IPV4: usize = 112;

@@ -336,7 +336,8 @@ fn the_fill_of_the_rx_ring_is_told_to_the_handler() {
     // 960 of 2,048 behind the first batch.
     assert_eq!(watch.0[0], 46);
     assert!(watch.0.is_sorted_by(|a, b| a >= b), "{:?}", watch.0);
-    assert_eq!(watch.0[15], 0);
+    // Until all rings were looked at again the last round's fill counts.
+    assert!(watch.0[15] <= 3, "{:?}", watch.0);
     watch.0.clear();
     assert!(lab.devices[0].deliver(0, &frame(CLIENT, VIP, b"echo")));
     lab.settle_with(&mut watch);

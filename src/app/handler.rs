@@ -120,9 +120,9 @@ impl Handler for SipHandler {
             out,
             observer: observed.then_some(&mut self.observer),
         };
-        let verdict = self
-            .proxy
-            .on_unreachable(plan, payload, flow, packet.hops(), now, &mut sender);
+        let verdict =
+            self.proxy
+                .on_unreachable(plan, payload, flow, packet.hops(), now, &mut sender);
         match verdict {
             Verdict::HandOver(home) => out.hand_over(packet, home),
             Verdict::Drop(reason) => {

@@ -276,6 +276,8 @@ pub struct Pool {
     pub reach: Reach,
     /// Largest request sent over UDP; `None` = no limit (deviation from RFC 3261 §18.1.1).
     pub udp_max_request: Option<usize>,
+    /// Header that tells the servers the address a request came from.
+    pub client_address_header: Option<String>,
     /// What becomes of an INVITE that its server does not take.
     pub hunting: Hunting,
     /// How the server of a new call is chosen.

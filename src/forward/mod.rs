@@ -12,6 +12,7 @@
 //! | `route_set`, `request_uri` | §16.4 route information preprocessing, §16.6 steps 2 and 6 |
 //! | `target`, `hop` | §16.5 targets, §16.6 step 7 next hop |
 //! | `request`, `record_route`, `via` | §16.6 steps 3 to 9, §18.2.1, RFC 3581 |
+//! | `client_address` | nothing: a header of the operator's |
 //! | `client`, `path` | clients behind a NAT: RFC 3327, RFC 5626 §5 |
 //! | `response` | §16.11 responses, §18.2.2 |
 //! | `unreachable` | §18.4 ICMP errors |
@@ -26,6 +27,7 @@ mod admission;
 mod answer;
 mod budget;
 mod client;
+mod client_address;
 mod explain;
 mod hop;
 mod keepalive;

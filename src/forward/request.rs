@@ -120,6 +120,7 @@ impl Context<'_> {
             self.insert_path(edits, rows, received, egress);
         }
         self.mark_source(edits, via);
+        self.remove_client_address(edits, &target);
         routes.edit(edits, self, strict);
         let patch = self.count_hop(edits);
 
@@ -300,6 +301,8 @@ impl Context<'_> {
             edits.push_decimal(self.plan.rules.max_breadth);
             edits.push(b"\r\n");
         }
+
+        self.push_client_address(edits, target);
 
         // RFC 3261 §16.6 steps 4 and 6: in front of any value of the same name.
         if record_route::wanted(method) {

@@ -115,6 +115,8 @@ pub struct Pool {
     pub reach: Reach,
     /// Largest request sent over UDP.
     pub udp_max_request: Option<usize>,
+    /// Header that tells its servers the address a request came from.
+    pub client_address_header: Option<Box<[u8]>>,
     /// What becomes of an INVITE that its server does not take.
     pub hunting: Hunting,
     /// How the server of a new call is chosen where its transaction is held.

@@ -7,6 +7,7 @@
 
 mod alone;
 mod answers;
+mod client_address;
 mod dialog;
 mod directions;
 mod fixture;

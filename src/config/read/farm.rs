@@ -6,8 +6,8 @@ use super::super::reader::{Faults, Reader};
 use super::super::{Hunting, Policy, Pool, Reach, Server};
 use super::{address, name, networks};
 use crate::limits::{
-    CALL_MAX_DEFAULT, CALL_MAX_SECONDS, CALLS_MAX, CALLS_PER_SECOND_MAX, SLOW_START_DEFAULT,
-    SLOW_START_MAX, WEIGHT_MAX,
+    CALL_MAX_DEFAULT, CALL_MAX_SECONDS, CALLS_MAX, CALLS_PER_SECOND_MAX,
+    CLIENT_ADDRESS_HEADER_LEN_MAX, SLOW_START_DEFAULT, SLOW_START_MAX, WEIGHT_MAX,
 };
 use crate::net::SocketAddr;
 
@@ -43,6 +43,7 @@ pub(super) fn pool(table: Reader<'_>) -> Option<Pool> {
         udp_max_request: table
             .integer("udp_max_request", 1300..=65_507)
             .and_then(|n: i64| usize::try_from(n).ok()),
+        client_address_header: client_address_header(&table),
         hunting: Hunting::read(&table),
         policy: table.choice("policy", &policies).unwrap_or_default(),
         call_max: Duration::from_secs(call_max.unwrap_or(CALL_MAX_DEFAULT).into()),
@@ -50,6 +51,27 @@ pub(super) fn pool(table: Reader<'_>) -> Option<Pool> {
     };
     table.finish();
     name.map(|_| pool)
+}
+
+/// The name of a header that no standard has: what strangers write there is taken off, and that
+/// must not be anything that a message needs.
+fn client_address_header(table: &Reader<'_>) -> Option<String> {
+    let name = table.string("client_address_header")?;
+    let fits = (3..=CLIENT_ADDRESS_HEADER_LEN_MAX).contains(&name.len())
+        && name
+            .get(..2)
+            .is_some_and(|start| start.eq_ignore_ascii_case("x-"))
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte));
+    if !fits {
+        table.fault(
+            "client_address_header",
+            format!("{name:?}"),
+            format!("is not the name of a header of 3 to {CLIENT_ADDRESS_HEADER_LEN_MAX} characters that starts with X-"),
+        );
+    }
+    fits.then(|| name.to_owned())
 }
 
 fn server(table: Reader<'_>) -> Option<Server> {

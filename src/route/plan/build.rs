@@ -173,6 +173,10 @@ impl<'c> Builder<'c> {
                     name: pool.name.as_str().into(),
                     reach: pool.reach,
                     udp_max_request: pool.udp_max_request,
+                    client_address_header: pool
+                        .client_address_header
+                        .as_deref()
+                        .map(|name| name.as_bytes().into()),
                     hunting: pool.hunting.clone(),
                     policy: pool.policy,
                     call_max: pool.call_max,
