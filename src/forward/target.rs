@@ -417,8 +417,12 @@ impl Context<'_> {
     }
 
     /// Whether no other server than the first may be tried: the client wants it so (RFC 3841 §9.1:
-    /// "no-fork"), or the request is about a dialog that only one server knows.
+    /// "no-fork"), the request is about a dialog that only one server knows, or it comes round again.
     pub(crate) fn forbids_hunting(&self) -> bool {
+        // RFC 5393 §4.1: who forwards to more than one "MUST ensure that request is not looping".
+        if self.own_vias() != Ok(0) {
+            return true;
+        }
         let dialog = [
             HeaderName::Replaces,
             HeaderName::Join,

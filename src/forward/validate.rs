@@ -2,7 +2,7 @@
 
 use super::hop::listener_of;
 use super::{Context, Rejection};
-use crate::sip::{HeaderName, Method, Scheme, Uri, Via, values};
+use crate::sip::{HeaderName, Method, ParseError, Scheme, Uri, Via, values};
 use crate::verdict::DropReason;
 
 impl Context<'_> {
@@ -65,15 +65,20 @@ impl Context<'_> {
     /// counting our own Vias ends one long before Max-Forwards does. A spiral through a server is
     /// no loop, so some are allowed.
     fn check_loop(&self) -> Result<(), Rejection> {
-        let is_own = |via: &Via| listener_of(self.plan, self.bytes, via.host, via.port).is_some();
-        let mut own = usize::from(self.message.top_via().is_some_and(is_own));
-        for via in self.message.vias_below(self.bytes) {
-            own += usize::from(is_own(&via.map_err(Rejection::Syntax)?));
-        }
-        if own >= self.plan.rules.own_vias_max {
+        if self.own_vias().map_err(Rejection::Syntax)? >= self.plan.rules.own_vias_max {
             return Err(Rejection::Loop);
         }
         Ok(())
+    }
+
+    /// How often the request has passed here.
+    pub(super) fn own_vias(&self) -> Result<usize, ParseError> {
+        let is_own = |via: &Via| listener_of(self.plan, self.bytes, via.host, via.port).is_some();
+        let mut own = usize::from(self.message.top_via().is_some_and(is_own));
+        for via in self.message.vias_below(self.bytes) {
+            own += usize::from(is_own(&via?));
+        }
+        Ok(own)
     }
 
     /// The Proxy-Require option tags that neither we nor the farm understand.

@@ -28,3 +28,11 @@ mod syntax;
 mod validation;
 #[path = "../rfc3261_16/via.rs"]
 mod via;
+
+mod others;
+mod rfc3261_transactions;
+mod rfc3263;
+mod rfc3326;
+mod rfc3841;
+mod rfc4320;
+mod rfc6026;
