@@ -211,6 +211,10 @@ pub const CALL_MAX_SECONDS: core::ops::RangeInclusive<u32> = 60..=7 * 86_400;
 /// three minutes a call that is 5,800 new calls a second; past it the lease that would end first goes.
 pub const CALL_LEASES_MAX: usize = 1 << 20;
 
+/// What a worker has seen of another's calls and that one has not read yet; it reads them at each of
+/// its timers. 32 KiB for each worker there may be.
+pub const CALL_NOTES_MAX: usize = 1024;
+
 /// Seconds in which a server that was down grows to its weight, default: caches are warm and
 /// registrations loaded by then.
 pub const SLOW_START_DEFAULT: u32 = 30;

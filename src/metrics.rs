@@ -153,6 +153,10 @@ pub struct TransactionMetrics {
     pub cancelled: Counter,
     /// Requests that no server answered in time.
     pub timed_out: Counter,
+    /// Calls whose lease ran out: their BYE was not seen.
+    pub calls_expired: Counter,
+    /// Calls that are not counted any more because newer ones needed their place.
+    pub calls_evicted: Counter,
 }
 
 /// Counters of requests refused because the worker is overloaded.

@@ -172,6 +172,16 @@ const WORKER_FAMILIES: &[WorkerFamily] = &[
     ("stun_answers", "STUN Binding requests answered.", |w| {
         &w.stun_answers
     }),
+    (
+        "calls_expired",
+        "Calls that count no more because their session ended without a BYE.",
+        |w| &w.transactions.calls_expired,
+    ),
+    (
+        "calls_evicted",
+        "Calls that count no more because newer ones needed their place.",
+        |w| &w.transactions.calls_evicted,
+    ),
     ("pins_made", "Pins made.", |w| &w.pins_made),
     ("pins_evicted", "Pins pushed out of a full bucket.", |w| {
         &w.pins_evicted

@@ -25,12 +25,15 @@
 //! assert_eq!(board.outcomes(server).answered, 1);
 //! ```
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
+use crossbeam::queue::ArrayQueue;
+
 use super::cost::{Cost, ResponseTimes};
-use crate::limits::{POOLS_MAX, SERVERS_MAX};
-use crate::net::{PoolIndex, ServerIndex};
+use crate::affinity::CallIdHash;
+use crate::limits::{CALL_NOTES_MAX, POOLS_MAX, SERVERS_MAX, WORKERS_MAX};
+use crate::net::{PoolIndex, ServerIndex, WorkerIndex};
 use crate::time::Instant;
 
 /// What a server still has to do for a transaction; who holds the transaction remembers it.
@@ -91,6 +94,15 @@ pub struct Outcomes {
     pub silent_in_a_row: u32,
     /// When the last response came; [`Instant::ZERO`] if none ever did.
     pub last_answer: Instant,
+}
+
+/// What a worker has seen of a call that is at home at another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallNote {
+    /// A request in its dialog, with the Session-Expires that it has.
+    Refreshed(CallIdHash, Option<u32>),
+    /// Its BYE.
+    Ended(CallIdHash),
 }
 
 /// The newest probe and the newest answer to one.
@@ -170,6 +182,10 @@ struct PoolCells {
 pub struct Board {
     servers: Box<[ServerBoard]>,
     pools: Box<[PoolCells]>,
+    /// Whether a call ever stood: until then nobody need look for its end.
+    counts_calls: AtomicBool,
+    /// What workers have seen of calls at home elsewhere, by home.
+    notes: Box<[ArrayQueue<CallNote>]>,
 }
 
 impl Default for Board {
@@ -179,11 +195,15 @@ impl Default for Board {
 }
 
 impl Board {
-    /// A board on which nothing has happened, 768 KiB.
+    /// A board on which nothing has happened, 3 MiB.
     pub fn new() -> Self {
         Self {
             servers: (0..SERVERS_MAX).map(|_| ServerBoard::default()).collect(),
             pools: (0..POOLS_MAX).map(|_| PoolCells::default()).collect(),
+            counts_calls: AtomicBool::new(false),
+            notes: (0..WORKERS_MAX)
+                .map(|_| ArrayQueue::new(CALL_NOTES_MAX))
+                .collect(),
         }
     }
 
@@ -223,6 +243,15 @@ impl Board {
         if let Some(cells) = self.at(server) {
             cells.load.calls.fetch_add(1, Ordering::Relaxed);
         }
+        if !self.counts_calls() {
+            self.counts_calls.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a call ever stood.
+    #[inline]
+    pub fn counts_calls(&self) -> bool {
+        self.counts_calls.load(Ordering::Relaxed)
     }
 
     /// A call on the server ended.
@@ -246,6 +275,20 @@ impl Board {
             others: value(&load.others),
             calls: value(&load.calls),
         }
+    }
+
+    /// Leaves a note for the worker that a call is at home at: a request of its dialog came to
+    /// another. `false` if there is no room for it; the call's lease then ends by itself.
+    #[inline]
+    pub fn tell(&self, home: WorkerIndex, note: CallNote) -> bool {
+        let notes = self.notes.get(usize::from(home.0));
+        notes.is_some_and(|notes| notes.push(note).is_ok())
+    }
+
+    /// The oldest note left for a worker.
+    #[inline]
+    pub(super) fn next_note(&self, home: WorkerIndex) -> Option<CallNote> {
+        self.notes.get(usize::from(home.0))?.pop()
     }
 
     // ---- choices --------------------------------------------------------------------------------

@@ -4,7 +4,8 @@
 //! BYE: it may be lost, or go another way. So every call is a lease, as long as its session may last
 //! without a sign (RFC 4028), and whatever is not renewed ends by itself.
 //!
-//! One [`CallLeases`] per worker, for the Call-IDs at home there; all of them count on one
+//! One [`CallLeases`] per worker, for the Call-IDs at home there; what another worker sees of them,
+//! it leaves for that one ([`Board::tell`], [`CallLeases::hear`]). All of them count on one
 //! [`Board`]. Of fixed size: when it is full one of those that would end first goes, and is counted.
 //! Each operation takes the same few steps however many leases there are; [`CallLeases::expire`]
 //! does a bounded part of its work each time.
@@ -29,11 +30,11 @@
 
 use std::sync::Arc;
 
-use super::Board;
 use super::rendezvous::mix;
+use super::{Board, CallNote};
 use crate::affinity::CallIdHash;
-use crate::limits::CALL_MAX_SECONDS;
-use crate::net::ServerIndex;
+use crate::limits::{CALL_MAX_SECONDS, CALL_NOTES_MAX};
+use crate::net::{ServerIndex, WorkerIndex};
 use crate::time::{Duration, Instant};
 
 /// RFC 4028 §4: "the absolute minimum for the Session-Expires header field" is 90 seconds.
@@ -77,8 +78,11 @@ const _: () = assert!(size_of::<Lease>() == 32);
 #[derive(Debug)]
 pub struct CallLeases {
     board: Arc<Board>,
-    leases: Box<[Lease]>,
-    /// First lease of each bucket of hashes; the length is a power of two.
+    /// Grows up to the capacity that it has from the start: what is not needed is never touched.
+    leases: Vec<Lease>,
+    capacity: usize,
+    /// The place of the first lease of each bucket of hashes, and one; 0 is none. The length is a
+    /// power of two.
     buckets: Box<[u32]>,
     /// First lease of each slot.
     wheel: Box<[u32]>,
@@ -97,25 +101,14 @@ impl CallLeases {
         let capacity = u32::try_from(capacity)
             .unwrap_or(NONE)
             .clamp(1, SLOT_MARK - 1);
-        let place = |index: u32| Lease {
-            call: 0,
-            ends: 0,
-            length: 0,
-            chain: if index + 1 < capacity {
-                index + 1
-            } else {
-                NONE
-            },
-            next: NONE,
-            previous: NONE,
-            server: ServerIndex(0),
-        };
+        let capacity = capacity as usize;
         Self {
             board,
-            leases: (0..capacity).map(place).collect(),
-            buckets: vec![NONE; (capacity as usize).next_power_of_two()].into(),
+            leases: Vec::with_capacity(capacity),
+            capacity,
+            buckets: vec![0; capacity.next_power_of_two()].into(),
             wheel: vec![NONE; SLOTS as usize].into(),
-            free: 0,
+            free: NONE,
             tick: 0,
             len: 0,
             evicted: 0,
@@ -175,10 +168,7 @@ impl CallLeases {
             }
             return;
         }
-        if self.free == NONE {
-            self.evict();
-        }
-        let at = self.free;
+        let at = self.place();
         let bucket = self.bucket(call.0);
         let (Some(lease), Some(first)) = (
             self.leases.get_mut(at as usize),
@@ -189,8 +179,8 @@ impl CallLeases {
         self.free = lease.chain;
         lease.call = call.0;
         lease.server = server;
-        lease.chain = *first;
-        *first = at;
+        lease.chain = first.wrapping_sub(1);
+        *first = at + 1;
         self.len += 1;
         self.board.call_opened(server);
         if self.len == 1 {
@@ -260,6 +250,41 @@ impl CallLeases {
         (!self.is_empty()).then(|| Instant::ZERO + Duration::from_secs(seconds))
     }
 
+    /// Applies what other workers have seen of the calls at home here, at most as many as may wait.
+    pub fn hear(&mut self, worker: WorkerIndex, now: Instant) {
+        let board = Arc::clone(&self.board);
+        for _ in 0..CALL_NOTES_MAX {
+            match board.next_note(worker) {
+                Some(CallNote::Refreshed(call, session)) => self.refreshed(call, now, session),
+                Some(CallNote::Ended(call)) => {
+                    self.ended(call);
+                }
+                None => break,
+            }
+        }
+    }
+
+    /// The first free place, made free if there is none.
+    fn place(&mut self) -> u32 {
+        if self.free == NONE && self.leases.len() < self.capacity {
+            let at = u32::try_from(self.leases.len()).unwrap_or(NONE);
+            self.leases.push(Lease {
+                call: 0,
+                ends: 0,
+                length: 0,
+                chain: NONE,
+                next: NONE,
+                previous: NONE,
+                server: ServerIndex(0),
+            });
+            return at;
+        }
+        if self.free == NONE {
+            self.evict();
+        }
+        self.free
+    }
+
     fn renew(&mut self, at: u32, now: Instant, length: u32) {
         self.unlink(at);
         self.set(at, now, length);
@@ -284,7 +309,7 @@ impl CallLeases {
     /// The lease of a call and the one before it in its bucket.
     fn find(&self, call: u64) -> Option<(u32, u32)> {
         let mut before = NONE;
-        let mut at = *self.buckets.get(self.bucket(call))?;
+        let mut at = self.buckets.get(self.bucket(call))?.wrapping_sub(1);
         while let Some(lease) = self.leases.get(at as usize) {
             if lease.call == call {
                 return Some((before, at));
@@ -307,7 +332,7 @@ impl CallLeases {
         let bucket = self.bucket(call);
         match self.leases.get_mut(before as usize) {
             Some(before) => before.chain = chain,
-            None => *self.buckets.get_mut(bucket)? = chain,
+            None => *self.buckets.get_mut(bucket)? = chain.wrapping_add(1),
         }
         let free = self.free;
         self.leases.get_mut(at as usize)?.chain = free;

@@ -52,7 +52,7 @@ mod moves;
 mod rendezvous;
 mod round_robin;
 
-pub use board::{Board, Load, Outcomes, Probe, Work};
+pub use board::{Board, CallNote, Load, Outcomes, Probe, Work};
 pub use choice::{Choice, Round};
 pub use chooser::{Chooser, Seat};
 pub use cost::Cost;

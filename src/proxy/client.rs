@@ -117,6 +117,12 @@ impl Scene<'_> {
                     self.board
                         .transaction_changed(server, Work::Invite, Work::Ringing);
                 }
+                self.note_response_time(record, number);
+            }
+            let Some(attempt) = record.attempts.get_mut(number) else {
+                return Verdict::Absorb;
+            };
+            if status > 100 {
                 attempt.rang = true;
                 // RFC 3261 §16.7 step 2: reset by 101 to 199, not by 100.
                 attempt.ring = ring;
@@ -191,6 +197,10 @@ impl Scene<'_> {
 
     /// What is learnt from a final response.
     fn note_final(&mut self, record: &mut Record, number: usize, status: u16, bytes: &[u8]) {
+        if (200..300).contains(&status) {
+            self.note_call(record, number, bytes);
+        }
+        self.note_response_time(record, number);
         let Some(attempt) = record.attempts.get_mut(number) else {
             return;
         };

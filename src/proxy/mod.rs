@@ -22,6 +22,7 @@
 //! | `server` | requests, timers, unreachable servers (§16.8 to §16.10, §17.2) |
 //! | `client` | responses, the best of them, CANCEL, another server (§16.7, §17.1) |
 
+mod calls;
 mod client;
 pub mod compose;
 mod desk;
@@ -45,10 +46,10 @@ use self::record::{Due, Record, Repeat, ServerState};
 use self::retry_budget::RetryBudget;
 use self::scene::Scene;
 use crate::affinity::{Mode, home_worker};
-use crate::balance::Board;
+use crate::balance::{Board, CallLeases};
 use crate::config::Transactions;
 use crate::forward::{Base, Course, Decision, Forwarder, OwnVia, Rejection, Signals};
-use crate::limits::SWEEP_STEP;
+use crate::limits::{CALL_LEASES_MAX, SWEEP_STEP};
 use crate::net::{Flow, WorkerIndex};
 use crate::packet::Buffer;
 use crate::route::Plan;
@@ -101,6 +102,8 @@ pub struct Proxy {
     wheel: Wheel,
     desk: Desk,
     board: Arc<Board>,
+    /// Calls that stand, of the Call-IDs at home here.
+    calls: CallLeases,
     budget: RetryBudget,
     rescue: bool,
     has_room: bool,
@@ -113,7 +116,12 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy over a worker's forwarder. Allocates here and never again.
     pub fn new(forwarder: Forwarder, room: Room, board: Arc<Board>, now: Instant) -> Self {
+        let calls = match room.transactions {
+            0 => 1,
+            _ => CALL_LEASES_MAX.div_ceil(usize::from(forwarder.base.workers.max(1))),
+        };
         Self {
+            calls: CallLeases::new(calls, Arc::clone(&board)),
             forwarder: forwarder.with_board(Arc::clone(&board)),
             records: Slab::new(room.transactions),
             index: Index::new(room.transactions),
@@ -173,7 +181,12 @@ impl Proxy {
             Err(reason) => return self.forwarder.turn_away(reason, plan, buffer, flow, now),
         };
         match self.forwarder.message.kind() {
-            Kind::Request => self.on_request(parsed, plan, buffer, flow, now, out),
+            Kind::Request => {
+                if parsed.is_ok() {
+                    self.note_in_dialog(plan, buffer.payload(), now);
+                }
+                self.on_request(parsed, plan, buffer, flow, now, out)
+            }
             Kind::Response => {
                 let own = match self.forwarder.own_via(parsed, plan, buffer.payload()) {
                     Ok(own) => own,
@@ -505,11 +518,12 @@ impl Proxy {
         self.watch_servers(plan, now, out);
         // A changed plan wakes nobody; who has transactions looks for one.
         let watch = (!self.records.is_empty()).then(|| now + WATCH_INTERVAL);
+        let calls = self.tend_calls(now);
         let due = self.next_deadline();
-        due.into_iter().chain(watch).min()
+        due.into_iter().chain(watch).chain(calls).min()
     }
 
-    /// When something is due next.
+    /// When something is due next of the transactions.
     pub fn next_deadline(&self) -> Option<Instant> {
         match self.sweep {
             Some(_) => Some(Instant::ZERO),
@@ -561,6 +575,7 @@ impl Proxy {
             forwarder: &mut self.forwarder,
             desk: &mut self.desk,
             board: &self.board,
+            calls: &mut self.calls,
             budget: &mut self.budget,
         };
         Some((record, scene))

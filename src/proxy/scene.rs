@@ -7,7 +7,7 @@ use super::outbox::Outbox;
 use super::record::{Attempt, Best, Cancel, ClientState, Due, Record, Repeat, ServerState};
 use super::retry_budget::RetryBudget;
 use crate::affinity::Mode;
-use crate::balance::{Board, Work};
+use crate::balance::{Board, CallLeases, Work};
 use crate::forward::{Course, Decision, Extras, Forwarder, Forwarding};
 use crate::net::{Flow, ListenerIndex, ServerIndex, SocketAddr};
 use crate::packet::Buffer;
@@ -31,6 +31,7 @@ pub(super) struct Scene<'a> {
     pub(super) forwarder: &'a mut Forwarder,
     pub(super) desk: &'a mut Desk,
     pub(super) board: &'a Board,
+    pub(super) calls: &'a mut CallLeases,
     pub(super) budget: &'a mut RetryBudget,
 }
 
@@ -448,7 +449,7 @@ pub(super) fn flow_to(plan: &Plan, listener: ListenerIndex, peer: SocketAddr) ->
 }
 
 /// What a request is on the board.
-fn work(method: Method) -> Work {
+pub(super) fn work(method: Method) -> Work {
     match method {
         Method::Invite => Work::Invite,
         _ => Work::Other,

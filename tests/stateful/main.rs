@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(dead_code, unreachable_pub, reason = "the fixture serves two kinds")]
 
+mod calls;
 mod fixture;
 
 // What a proxy does to a message is the same with and without a transaction.

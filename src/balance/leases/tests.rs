@@ -203,6 +203,30 @@ fn when_full_the_lease_that_would_end_first_goes() {
 }
 
 #[test]
+fn what_another_worker_sees_counts_too() {
+    let (board, mut calls) = leases(10);
+    let [home, other] = [WorkerIndex(1), WorkerIndex(2)];
+    let [first, second] = [CallIdHash(1), CallIdHash(2)];
+    let server = ServerIndex(0);
+    calls.opened(first, server, at(0), Some(90), MAX);
+    calls.opened(second, server, at(0), Some(90), MAX);
+    assert!(board.tell(home, CallNote::Refreshed(second, Some(900))));
+    assert!(board.tell(home, CallNote::Ended(first)));
+    calls.hear(other, at(100));
+    assert_eq!(board.load(server).calls, 2);
+    calls.hear(home, at(100));
+    assert_eq!(calls.server(second), Some(server));
+    assert_eq!(board.load(server).calls, 1);
+    calls.expire(at(1_000));
+    assert_eq!(board.load(server).calls, 1);
+    // Full is full: the lease ends by itself.
+    let told = (0..2_000).filter(|call| board.tell(home, CallNote::Ended(CallIdHash(*call))));
+    assert_eq!(told.count(), CALL_NOTES_MAX);
+    calls.hear(home, at(1_000));
+    assert!(calls.is_empty() && board.tell(home, CallNote::Ended(first)));
+}
+
+#[test]
 fn one_call_of_expire_does_a_bounded_part() {
     let (board, mut calls) = leases(10_000);
     let server = ServerIndex(0);
