@@ -70,6 +70,8 @@ def twice():
         goodput = loaded["answered"] / SECONDS
         text = (f"{capacity:.0f} calls/s are the most; offered twice that, {goodput:.0f} answered, "
                 f"{loaded['failures']}, sos {sos['SuccessfulCall(C)']} of {sos['TotalCallCreated']}, drops {lab.drops()}")
+        told = sum(count for why, count in loaded["failures"].items() if why.endswith("_503"))
+        check(told >= 0.9 * loaded["failed"] > 0, f"not refused, but left to time out: {text}")
         check(int(sos["FailedCall(C)"]) == 0, f"emergency calls lost: {text}")
         check(goodput >= 0.9 * capacity, f"too few: {text}")
         check(late <= loaded["answered"] / 1000, f"{late} calls could not be hung up: {text}")
