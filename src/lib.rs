@@ -5,7 +5,7 @@
 //! ```text
 //!             main  cli  app                               composition; nobody imports it
 //!                  doctor                                  looks at the host
-//!   admin  generator  neighbor  bpf  datapath              touch the world
+//!   admin  health  generator  neighbor  bpf  datapath      touch the world
 //!                      proxy                              keeps transactions, pure
 //!        route   forward   transaction   balance   affinity decide, pure
 //!                     capture   clf                        copies for who looks, memory only
@@ -66,6 +66,7 @@ pub mod admin;
 pub mod bpf;
 pub mod datapath;
 pub mod generator;
+pub mod health;
 pub mod neighbor;
 
 pub mod doctor;

@@ -2,6 +2,8 @@
 //!
 //! Nothing here is read from the configuration; a configured value is checked against these.
 
+use core::time::Duration;
+
 // ---- frames and packets -------------------------------------------------------------------------
 
 /// Bytes of one UMEM chunk. A page: "some drivers require frame_size = page_size" (agave), and a
@@ -185,6 +187,41 @@ pub const CONDITION_VALUES_MAX: usize = 1024;
 
 /// Weight of a server.
 pub const WEIGHT_MAX: u32 = 1000;
+
+/// How often health is looked at: a twentieth of the two seconds in which a dead server must be
+/// noticed.
+pub const HEALTH_TICK: Duration = Duration::from_millis(100);
+
+/// Seconds of final responses that a server's share of 5xx is taken from.
+pub const EJECT_WINDOW_SECONDS: usize = 10;
+
+/// Final responses in that time below which a share says nothing.
+pub const EJECT_SAMPLE_MIN: u64 = 20;
+
+/// How long traffic takes a server out the first time; it doubles with each time that the server
+/// fails soon after its return.
+pub const EJECTION_MIN: Duration = Duration::from_secs(10);
+
+/// How long traffic takes a server out at most, and how much of its own Retry-After is believed.
+pub const EJECTION_MAX: Duration = Duration::from_secs(300);
+
+/// How long a server must have stayed up for its failures before to be forgotten.
+pub const FLAP_MEMORY: Duration = Duration::from_secs(600);
+const _: () = assert!(FLAP_MEMORY.as_secs() > EJECTION_MAX.as_secs());
+
+/// From probe to probe of a server that stays down, at most: an operator who has mended one should
+/// not have to wait for longer. Never less than the pool's interval.
+pub const PROBE_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Probes that a worker sends in one go; more that are due wait for a millisecond.
+pub const PROBES_PER_TURN: usize = 32;
+
+/// Characters of the configured From URI of probes.
+pub const FROM_URI_LEN_MAX: usize = 128;
+
+/// Bytes of a probe at most: the From URI, our `Via`, and seven short rows.
+pub const PROBE_LEN_MAX: usize = 1024;
+const _: () = assert!(PROBE_LEN_MAX >= FROM_URI_LEN_MAX + 150 + 7 * 80);
 
 /// Smallest Maglev table: 65,537 is katran's default and prime.
 pub const MAGLEV_TABLE_LEN_MIN: usize = 65_537;

@@ -218,6 +218,66 @@ pub struct ServerMetrics {
     pub responses: [Counter; STATUS_CLASSES.len()],
 }
 
+/// What health checks count, by server slot. One writer: the monitor.
+#[derive(Debug)]
+pub struct HealthMetrics {
+    servers: Box<[ServerHealthMetrics]>,
+}
+
+/// What health checks count of one server.
+#[derive(Debug, Default)]
+pub struct ServerHealthMetrics {
+    /// Probes with an accepted answer.
+    pub probes_accepted: Counter,
+    /// Probes with no accepted answer in their time.
+    pub probes_failed: Counter,
+    /// Changes of health by what it became, see [`HEALTHS`].
+    pub transitions: [Counter; HEALTHS.len()],
+    /// Times that traffic took the server out by cause, see [`EJECTION_CAUSES`].
+    pub ejections: [Counter; EJECTION_CAUSES.len()],
+}
+
+/// Labels of what becomes of a server, in the order of `route::Health`.
+pub const HEALTHS: [&str; 3] = ["active", "probing", "down"];
+
+/// Labels of what in its traffic takes a server out.
+pub const EJECTION_CAUSES: [&str; 4] = ["unreachable", "silent", "errors", "retry_after"];
+
+impl HealthMetrics {
+    /// All zero.
+    pub fn new() -> Self {
+        Self {
+            servers: (0..SERVERS_MAX)
+                .map(|_| ServerHealthMetrics::default())
+                .collect(),
+        }
+    }
+
+    /// Counters of a server.
+    #[inline]
+    pub fn server(&self, index: ServerIndex) -> &ServerHealthMetrics {
+        &self.servers[usize::from(index.0) % SERVERS_MAX]
+    }
+}
+
+impl Default for HealthMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ServerHealthMetrics {
+    /// Counts a change of health, by the number of what it became.
+    pub fn transition(&self, to: usize) {
+        self.transitions[to % HEALTHS.len()].increment();
+    }
+
+    /// Counts that traffic took the server out, by the number of the cause.
+    pub fn ejection(&self, cause: usize) {
+        self.ejections[cause % EJECTION_CAUSES.len()].increment();
+    }
+}
+
 impl WorkerMetrics {
     /// All zero.
     pub fn new() -> Self {

@@ -24,7 +24,14 @@ const ROWS: &[&[&str]] = &[
     &["forward", "capture", "clf"],
     // Keeps the transactions that forwarding needs.
     &["proxy"],
-    &["datapath", "bpf", "admin", "neighbor", "generator"],
+    &[
+        "datapath",
+        "bpf",
+        "admin",
+        "neighbor",
+        "generator",
+        "health",
+    ],
     // Asks the modules that touch the world what a start would get of them.
     &["doctor"],
     &["cli", "app"],
@@ -79,6 +86,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("bpf", &["sip", "forward", "route", "config"]),
     ("admin", &["sip", "forward", "route", "config"]),
     ("neighbor", &["sip", "forward", "route", "config"]),
+    ("health", &["xsk", "sys", "packet", "sip", "forward"]),
     ("generator", &["forward", "route", "balance", "config"]),
     (
         "doctor",

@@ -53,15 +53,18 @@ fn every_metric_has_a_row_and_every_row_a_metric() {
         pool: "p".into(),
         server: "s".into(),
         state: "active",
+        is_watched: true,
     };
     let names = Names {
-        pools: vec![],
+        pools: vec!["p".into()],
         listeners: vec!["l".into()],
         servers: vec![server],
+        panics: vec![false],
     };
     let page = Arc::new(Page {
         workers: vec![Arc::new(WorkerMetrics::new())],
         names: Arc::new(ArcSwap::from_pointee(names)),
+        health: Arc::default(),
         readings: Box::new(|| Readings {
             steering: vec![("pass", 0)],
             ..Readings::default()

@@ -23,7 +23,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{HealthMetrics, WorkerMetrics};
 use crate::net::{ServerIndex, SocketAddr};
 
 /// Labels of listeners and servers; replaced at reload, never shrinking for servers.
@@ -35,6 +35,8 @@ pub struct Names {
     pub pools: Vec<String>,
     /// Servers by slot, removed ones included.
     pub servers: Vec<ServerName>,
+    /// Pools by index that are in panic: servers that their traffic has taken out count as up.
+    pub panics: Vec<bool>,
 }
 
 /// Labels and state of one server.
@@ -46,9 +48,16 @@ pub struct ServerName {
     pub pool: String,
     /// Name.
     pub server: String,
-    /// `active`, `draining` or `retired`.
+    /// One of [`SERVER_STATES`].
     pub state: &'static str,
+    /// Whether somebody looks at its health.
+    pub is_watched: bool,
 }
+
+/// What may be sent to a server, in the order of `route::ServerState`.
+pub const SERVER_STATES: [&str; 6] = [
+    "active", "probing", "draining", "down", "disabled", "retired",
+];
 
 /// Values read when the page is asked for.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +90,8 @@ pub struct Page {
     pub workers: Vec<Arc<WorkerMetrics>>,
     /// Labels.
     pub names: Arc<ArcSwap<Names>>,
+    /// What health checks count.
+    pub health: Arc<HealthMetrics>,
     /// Values read at each request.
     pub readings: Box<dyn Fn() -> Readings + Send + Sync>,
 }

@@ -10,8 +10,11 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::{Page, Readings};
-use crate::metrics::{ANSWERS, Counter, METHODS, STATUS_CLASSES, WorkerMetrics};
+use super::{Names, Page, Readings, SERVER_STATES};
+use crate::metrics::{
+    ANSWERS, Counter, EJECTION_CAUSES, HEALTHS, HealthMetrics, METHODS, STATUS_CLASSES,
+    ServerHealthMetrics, WorkerMetrics,
+};
 use crate::verdict::DropReason;
 
 /// The page as text.
@@ -409,15 +412,22 @@ impl Snapshot {
             .flat_map(|(index, name)| [listener(index, name, true), listener(index, name, false)]);
         families.counter("listener_messages", "Messages by listener.", listeners)?;
 
-        let states = names.servers.iter().map(|server| {
-            let labels = [
-                ("pool", server.pool.clone()),
-                ("server", server.server.clone()),
-                ("state", server.state.to_owned()),
-            ];
-            (labels, 1)
+        let states = names.servers.iter().flat_map(|server| {
+            SERVER_STATES.iter().map(|state| {
+                let labels = [
+                    ("pool", server.pool.clone()),
+                    ("server", server.server.clone()),
+                    ("state", (*state).to_owned()),
+                ];
+                (labels, u64::from(*state == server.state))
+            })
         });
-        families.gauge("server_state", "State of a server; always 1.", states)?;
+        families.gauge(
+            "server_state",
+            "What may be sent to a server: 1 for its state, 0 for the others.",
+            states,
+        )?;
+        health(families, &names, &self.page.health)?;
         let counters: [ServerFamily; 4] = [
             ("server_requests", "Requests sent to a server.", |w, i| {
                 &w.servers[i].requests_out
@@ -470,6 +480,64 @@ impl Snapshot {
     }
 }
 
+/// What health checks know and count.
+fn health(families: &mut Families<'_>, names: &Names, health: &HealthMetrics) -> fmt::Result {
+    let panics = names
+        .pools
+        .iter()
+        .zip(&names.panics)
+        .map(|(pool, in_panic)| {
+            let labels = [("pool", pool.clone())];
+            (labels, u64::from(*in_panic))
+        });
+    families.gauge(
+        "pool_panic",
+        "Whether servers count as up that their traffic has taken out.",
+        panics,
+    )?;
+    let family = |label: &'static str, values: &'static [&'static str], of: Counters| {
+        let watched = names.servers.iter().filter(|server| server.is_watched);
+        watched.flat_map(move |server| {
+            let counters = health.server(server.index);
+            values.iter().enumerate().map(move |(number, value)| {
+                let labels = [
+                    ("pool", server.pool.clone()),
+                    ("server", server.server.clone()),
+                    (label, (*value).to_owned()),
+                ];
+                (labels, of(counters, number).value())
+            })
+        })
+    };
+    families.counter(
+        "server_probes",
+        "Probes of a server, by what became of them.",
+        family(
+            "result",
+            &["accepted", "failed"],
+            |of, number| match number {
+                0 => &of.probes_accepted,
+                _ => &of.probes_failed,
+            },
+        ),
+    )?;
+    families.counter(
+        "server_transitions",
+        "Changes of a server's health, by what it became.",
+        family("to", &HEALTHS, |of, number| &of.transitions[number]),
+    )?;
+    families.counter(
+        "server_ejections",
+        "Times that its traffic took a server out, by cause.",
+        family("cause", &EJECTION_CAUSES, |of, number| {
+            &of.ejections[number]
+        }),
+    )
+}
+
+/// A counter of a server, by the number of its label's value.
+type Counters = fn(&ServerHealthMetrics, usize) -> &Counter;
+
 /// What the steering program counts.
 fn steering(families: &mut Families<'_>, readings: &Readings) -> fmt::Result {
     let verdicts = readings
@@ -487,7 +555,7 @@ fn steering(families: &mut Families<'_>, readings: &Readings) -> fmt::Result {
 mod tests {
     use arc_swap::ArcSwap;
 
-    use super::super::{Names, ServerName};
+    use super::super::ServerName;
     use super::*;
     use crate::net::ServerIndex;
 
@@ -498,18 +566,24 @@ mod tests {
         worker.as_ref().drop(DropReason::UdpChecksum);
         worker.server(ServerIndex(3)).requests_out.add(5);
         let names = Names {
-            pools: vec![],
+            pools: vec!["farm".into()],
             listeners: vec!["clients".into()],
             servers: vec![ServerName {
                 index: ServerIndex(3),
                 pool: "farm".into(),
                 server: "s3".into(),
                 state: "retired",
+                is_watched: true,
             }],
+            panics: vec![true],
         };
+        let health = HealthMetrics::new();
+        health.server(ServerIndex(3)).ejection(2);
+        health.server(ServerIndex(3)).transition(2);
         let page = Arc::new(Page {
             workers: vec![worker],
             names: Arc::new(ArcSwap::from_pointee(names)),
+            health: Arc::new(health),
             readings: Box::new(move || Readings {
                 datapath: "xdp-native-copy".into(),
                 steering: vec![("redirect", 9)],
@@ -523,6 +597,11 @@ mod tests {
             "viaduct_drops_total{reason=\"truncated\"} 0",
             "viaduct_server_requests_total{pool=\"farm\",server=\"s3\"} 5",
             "viaduct_server_state{pool=\"farm\",server=\"s3\",state=\"retired\"} 1",
+            "viaduct_server_state{pool=\"farm\",server=\"s3\",state=\"active\"} 0",
+            "viaduct_pool_panic{pool=\"farm\"} 1",
+            "viaduct_server_ejections_total{pool=\"farm\",server=\"s3\",cause=\"errors\"} 1",
+            "viaduct_server_transitions_total{pool=\"farm\",server=\"s3\",to=\"down\"} 1",
+            "viaduct_server_probes_total{pool=\"farm\",server=\"s3\",result=\"failed\"} 0",
             "viaduct_steering_total{verdict=\"redirect\"} 9",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -42,7 +42,9 @@ pub use flows::{ClientFlow, FlowNote, MovedFlows};
 pub use pins::{Insertion, NewPin, Pin, PinOutcome, PinUsage, Pins, Transaction};
 pub use route_token::{Binding, Pair, RouteToken, TokenText};
 pub use secret::{KEY_IDS, KeyId, KeyRing, Keys, Secret, SecretError};
-pub use via_parameter::{VIA_PARAMETER_LEN, VIA_PARAMETER_NAME, VIA_PASSING, ViaParameter};
+pub use via_parameter::{
+    VIA_PARAMETER_LEN, VIA_PARAMETER_NAME, VIA_PASSING, VIA_PROBE, ViaParameter,
+};
 
 use crate::net::WorkerIndex;
 

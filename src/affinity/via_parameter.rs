@@ -25,6 +25,9 @@ pub const VIA_PARAMETER_NAME: &[u8] = b"v";
 /// response is forwarded by what its `Via` says.
 pub const VIA_PASSING: u8 = 1;
 
+/// Flag of [`ViaParameter::flags`]: the request is a probe of our own, and its response goes nowhere.
+pub const VIA_PROBE: u8 = 2;
+
 /// Characters of the parameter's value: 128 bits.
 pub const VIA_PARAMETER_LEN: usize = base32::chars(16);
 

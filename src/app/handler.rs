@@ -11,7 +11,7 @@ use crate::datapath::{Batch, Handler, Out, Packet};
 use crate::net::Flow;
 use crate::proxy::{Outbox, Proxy};
 use crate::route::Plan;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::verdict::{DropReason, Verdict};
 
 /// Decides over batches with the plan of the moment.
@@ -146,9 +146,15 @@ impl Handler for SipHandler {
             out,
             observer: observed.then_some(&mut self.observer),
         };
-        self.proxy.on_timer(self.plan.load(), now, &mut sender)
+        let next = self.proxy.on_timer(self.plan.load(), now, &mut sender);
+        // A new plan wakes nobody, and may be one that has servers to probe.
+        let look = now + PLAN_LOOK;
+        Some(next.map_or(look, |next| next.min(look)))
     }
 }
+
+/// How often a worker with nothing to do looks at the plan.
+const PLAN_LOOK: Duration = Duration::from_secs(1);
 
 /// Messages of our own go out like any other.
 struct Sender<'a, 'b> {

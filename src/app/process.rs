@@ -2,6 +2,7 @@
 
 mod activity;
 mod explain;
+mod health;
 mod operator;
 mod telling;
 
@@ -36,9 +37,10 @@ use crate::clf;
 use crate::config::{self, Config, ConfigError};
 use crate::datapath::Running;
 use crate::forward::{Forwarder, Shared};
+use crate::health::Monitor;
 use crate::journal::{self, CallRecord};
-use crate::limits::MOVED_FLOWS_MAX;
-use crate::metrics::WorkerMetrics;
+use crate::limits::{HEALTH_TICK, MOVED_FLOWS_MAX};
+use crate::metrics::{HealthMetrics, WorkerMetrics};
 use crate::net::WorkerIndex;
 use crate::proxy::{Proxy, Room};
 use crate::route::{Plan, PlanError, ServerRegistry, Standing};
@@ -108,6 +110,7 @@ pub(super) struct Process {
     desk: operator::Desk,
     /// Commands that come to the desk; until they are listened to.
     asked: Option<tokio::sync::mpsc::Receiver<Asked>>,
+    monitor: Monitor,
     network: Arc<Network>,
     running: Running<SipHandler>,
     /// The running configuration as the control socket shows it.
@@ -208,11 +211,13 @@ impl Process {
         log.commit(log_file)?;
         calls.commit(calls_file)?;
 
+        let health = Arc::new(HealthMetrics::new());
         let counts = Arc::new(Counts::default());
         counts.plan_version.store(1, Ordering::Relaxed);
         let page = Arc::new(Page {
             workers: metrics.clone(),
             names: names.clone(),
+            health: health.clone(),
             readings: Box::new(readings(
                 counts.clone(),
                 network.clone(),
@@ -270,6 +275,7 @@ impl Process {
             activity,
             desk: operator::Desk::default(),
             asked: Some(asked),
+            monitor: Monitor::new(health),
             network,
             running,
             shown,
@@ -307,6 +313,8 @@ impl Process {
         let _no_service_manager = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(HEALTH_TICK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut drops = [0; DropReason::COUNT];
         let mut steered = SteerCounts::default();
         loop {
@@ -317,6 +325,7 @@ impl Process {
                 Some(Asked { command, reply }) = asked.recv() => {
                     let _client_gone = reply.send(self.on_command(command));
                 }
+                _ = looks.tick() => self.look_at_health(),
                 _ = ticks.tick() => {
                     self.log_drops(&mut drops);
                     self.activity.look(&self.metrics, clock::now());

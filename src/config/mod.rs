@@ -6,6 +6,7 @@
 
 mod control;
 mod error;
+mod health;
 mod hunting;
 mod limit;
 mod log;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 pub use control::{CONTROL_SOCKET, Control, ControlSocket};
 pub use error::{ConfigError, Fault};
+pub use health::{Codes, Health};
 pub use hunting::Hunting;
 pub use limit::Limit;
 pub use log::Log;
@@ -286,6 +288,8 @@ pub struct Pool {
     pub call_max: Duration,
     /// How long a server that was down grows to its weight; zero = it has it at once.
     pub slow_start: Duration,
+    /// How it is found out whether servers answer; `None` = they always count as up.
+    pub health: Option<Health>,
 }
 
 /// A member of a pool.

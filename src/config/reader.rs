@@ -112,6 +112,16 @@ impl<'a> Reader<'a> {
         values.iter().enumerate().filter_map(reader).collect()
     }
 
+    /// Whether the table is in the file.
+    pub(super) fn is_there(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Whether the value of a key is a string, where other types are right too.
+    pub(super) fn is_string(&self, key: &'static str) -> bool {
+        self.value(key).is_some_and(Value::is_str)
+    }
+
     /// A string.
     pub(super) fn string(&self, key: &'static str) -> Option<&'a str> {
         match self.value(key)? {

@@ -1,5 +1,7 @@
 //! Good files, bad files, and the message of each fault.
 
+use core::time::Duration;
+
 use super::*;
 
 const SMALL: &str = r#"
@@ -460,5 +462,58 @@ fn a_server_that_is_added_is_checked_as_one_of_the_file() {
     ] {
         let said = server(name, address, weight).unwrap_err();
         assert!(said.contains(fault), "{said}");
+    }
+}
+
+#[test]
+fn health_is_off_without_its_table_and_within_its_bounds() {
+    let with = |table: &str| format!("{SMALL}\n{table}");
+    let read = |table: &str| Config::parse(&with(table)).unwrap().pools[0].health.clone();
+    assert_eq!(read(""), None);
+    assert_eq!(read("[pools.health]"), Some(Health::default()));
+    // A short interval has a timeout that fits.
+    let short = read("[pools.health]\ninterval = 0.5").unwrap();
+    assert_eq!(short.timeout, Duration::from_millis(500));
+    let none = read("[pools.health]\ninterval = 0").unwrap();
+    assert_eq!(
+        (none.interval, none.timeout),
+        (Duration::ZERO, Duration::from_secs(2))
+    );
+    let codes = |codes: &str| {
+        read(&format!("[pools.health]\ncodes = {codes}"))
+            .unwrap()
+            .codes
+    };
+    assert_eq!(codes("\"any\""), Codes::Any);
+    assert_eq!(codes("[200, 483]"), Codes::List(vec![200, 483]));
+    assert!(codes("\"any\"").accepts(405) && !codes("\"any\"").accepts(503));
+    for (key, value) in [
+        ("interval", "0.09"),
+        ("interval", "3600.1"),
+        ("timeout", "5.1"),
+        ("timeout", "0.05"),
+        ("rise", "0"),
+        ("fall", "101"),
+        ("codes", "\"some\""),
+        ("codes", "[]"),
+        ("codes", "[100]"),
+        ("from", "\"viaduct\""),
+        ("from", "\"sip:a>b@example.net\""),
+        ("max_forwards", "256"),
+        ("eject_timeouts", "1001"),
+        ("eject_5xx_percent", "101"),
+        ("max_ejected_percent", "101"),
+        ("panic_percent", "-1"),
+        ("no_server_code", "399"),
+        ("unknown", "1"),
+    ] {
+        let found = faults(&with(&format!("[pools.health]\n{key} = {value}")));
+        assert!(
+            !found.is_empty()
+                && found
+                    .iter()
+                    .all(|fault| fault.contains(&format!("health.{key}"))),
+            "{key} = {value}: {found:?}"
+        );
     }
 }

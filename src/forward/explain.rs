@@ -384,7 +384,7 @@ fn meaning(rejection: Rejection) -> &'static str {
         Rejection::Draining => {
             "RFC 3261 §11, §21.5.4: OPTIONS for ourselves, and this node is drained"
         }
-        Rejection::NoServer => "RFC 3261 §21.5.4: no server takes new calls",
+        Rejection::NoServer(_) => "RFC 3261 §21.5.4: no server takes new calls",
         Rejection::TooLarge => "RFC 3261 §21.4.11: larger than the pool accepts over UDP",
         Rejection::OwnOptions => "RFC 3261 §11: OPTIONS for ourselves, and a server is up",
         Rejection::Silent(reason) => reason.meaning(),

@@ -30,8 +30,8 @@ pub(crate) enum Rejection {
     Unresolved,
     /// A `sips` next hop: never in clear (RFC 5630 §5.3).
     Secure,
-    /// No server takes new calls.
-    NoServer,
+    /// No server takes new calls; what the client is told then.
+    NoServer(u16),
     /// Larger than the pool accepts over UDP.
     TooLarge,
     /// OPTIONS for ourselves while this node is drained.
@@ -80,7 +80,8 @@ impl Rejection {
             // transaction only.
             Self::Unresolved => 500,
             Self::Secure => 480,
-            Self::Draining | Self::NoServer | Self::Overload | Self::Full => 503,
+            Self::NoServer(status) => status,
+            Self::Draining | Self::Overload | Self::Full => 503,
             Self::TooLarge => 513,
             Self::OwnOptions => 200,
             Self::Silent(_) => return None,
@@ -97,7 +98,7 @@ impl Rejection {
             Self::Loop => DropReason::Loop,
             Self::Relay | Self::NotFound | Self::Secure => DropReason::NextHopForbidden,
             Self::Unresolved => DropReason::NextHopUnresolved,
-            Self::Draining | Self::NoServer => DropReason::NoServer,
+            Self::Draining | Self::NoServer(_) => DropReason::NoServer,
             Self::UriScheme
             | Self::MaxBreadth
             | Self::ProxyRequire
@@ -135,7 +136,7 @@ impl Rejection {
                 | Self::Unresolved
                 | Self::Secure
                 | Self::Draining
-                | Self::NoServer
+                | Self::NoServer(_)
                 | Self::TooLarge
         )
     }
@@ -162,7 +163,7 @@ mod tests {
             (Rejection::Unresolved, 500),
             (Rejection::Secure, 480),
             (Rejection::Draining, 503),
-            (Rejection::NoServer, 503),
+            (Rejection::NoServer(503), 503),
             (Rejection::TooLarge, 513),
         ];
         for (rejection, status) in cases {
@@ -172,7 +173,7 @@ mod tests {
         let mismatch = Rejection::Syntax(ParseError::CSeqMethod);
         assert_eq!(mismatch.reply(Method::Other), Reply::Answer(501));
         assert_eq!(
-            Rejection::NoServer.reply(Method::Cancel),
+            Rejection::NoServer(503).reply(Method::Cancel),
             Reply::Silence(DropReason::CancelOwnAnswer)
         );
         assert_eq!(

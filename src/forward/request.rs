@@ -164,7 +164,7 @@ impl Context<'_> {
         } else if up {
             Rejection::OwnOptions
         } else {
-            Rejection::NoServer
+            Rejection::NoServer(503)
         })
     }
 

@@ -513,11 +513,11 @@ impl Context<'_> {
             }
         };
         if self.follows() {
-            return chosen.ok_or(Rejection::NoServer);
+            return chosen.ok_or(Rejection::NoServer(pool.no_server_code()));
         }
         let Some(chosen) = chosen else {
             self.note(index, key, by, ground, None);
-            return Err(Rejection::NoServer);
+            return Err(Rejection::NoServer(pool.no_server_code()));
         };
         if !self.plan.rules.pins {
             self.note(index, key, by, ground, Some(chosen.index));

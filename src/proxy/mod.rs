@@ -21,12 +21,14 @@
 //! | `scene` | what machines ask for: sending, keeping, arming (§17) |
 //! | `server` | requests, timers, unreachable servers (§16.8 to §16.10, §17.2) |
 //! | `client` | responses, the best of them, CANCEL, another server (§16.7, §17.1) |
+//! | `probe` | OPTIONS to servers, §11 |
 
 mod calls;
 mod client;
 pub mod compose;
 mod desk;
 mod outbox;
+pub mod probe;
 mod record;
 mod retry_budget;
 mod scene;
@@ -42,6 +44,7 @@ use arrayvec::ArrayVec;
 
 use self::desk::Desk;
 pub use self::outbox::Outbox;
+use self::probe::Probes;
 use self::record::{Due, Record, Repeat, ServerState};
 use self::retry_budget::RetryBudget;
 use self::scene::Scene;
@@ -105,6 +108,7 @@ pub struct Proxy {
     /// Calls that stand, of the Call-IDs at home here.
     calls: CallLeases,
     budget: RetryBudget,
+    probes: Probes,
     rescue: bool,
     has_room: bool,
     /// Servers that were down when the plan was last looked at, a hash of them.
@@ -116,12 +120,14 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy over a worker's forwarder. Allocates here and never again.
     pub fn new(forwarder: Forwarder, room: Room, board: Arc<Board>, now: Instant) -> Self {
+        let (worker, workers) = (forwarder.base.worker, forwarder.base.workers);
         let calls = match room.transactions {
             0 => 1,
             _ => CALL_LEASES_MAX.div_ceil(usize::from(forwarder.base.workers.max(1))),
         };
         Self {
             calls: CallLeases::new(calls, Arc::clone(&board)),
+            probes: Probes::new(worker, workers),
             forwarder: forwarder.with_board(Arc::clone(&board)),
             records: Slab::new(room.transactions),
             index: Index::new(room.transactions),
@@ -435,8 +441,12 @@ impl Proxy {
         now: Instant,
         out: &mut dyn Outbox,
     ) -> Verdict {
-        let base = &self.forwarder.base;
-        let call_id = self.forwarder.message.call_id().unwrap_or_default();
+        let Forwarder { base, message, .. } = &self.forwarder;
+        let answered = probe::on_response(plan, &self.board, message, buffer.payload(), flow, now);
+        if answered.is_some() {
+            return Verdict::Absorb;
+        }
+        let call_id = message.call_id().unwrap_or_default();
         let call_id = plan.keys().call_id_hash(call_id.of(buffer.payload()));
         let home = home_worker(call_id, base.workers);
         if home != base.worker {
@@ -467,7 +477,11 @@ impl Proxy {
     ) -> Verdict {
         let undelivered = match self.forwarder.undelivered(plan, quoted, flow) {
             Ok(undelivered) => undelivered,
-            Err(reason) => return Verdict::Drop(reason),
+            Err(reason) => {
+                let message = &self.forwarder.message;
+                probe::on_unreachable(plan, &self.board, message, quoted, flow, now);
+                return Verdict::Drop(reason);
+            }
         };
         // The worker that the kernel told counts it.
         if hops == 0
@@ -516,6 +530,7 @@ impl Proxy {
             self.settle(handle);
         }
         self.watch_servers(plan, now, out);
+        self.probes.on_timer(plan, &self.board, now, out);
         // A changed plan wakes nobody; who has transactions looks for one.
         let watch = (!self.records.is_empty()).then(|| now + WATCH_INTERVAL);
         let calls = self.tend_calls(now);
@@ -527,7 +542,10 @@ impl Proxy {
     pub fn next_deadline(&self) -> Option<Instant> {
         match self.sweep {
             Some(_) => Some(Instant::ZERO),
-            None => self.wheel.next_deadline(),
+            None => {
+                let deadlines = [self.wheel.next_deadline(), self.probes.next_deadline()];
+                deadlines.into_iter().flatten().min()
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The plan: everything a decision reads besides the message, as one immutable snapshot.
 
 mod build;
+mod panic;
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::standing::{Health, OperatorState, Standing};
 use super::{Action, Direction, Listener, Question, Rule};
 use crate::affinity::Keys;
 use crate::balance::{AffinityKey, Choice, Chooser, Maglev, StatelessSelect, TableError};
-use crate::config::{Config, Hunting, Policy, Reach, Side};
+use crate::config::{self, Config, Hunting, Policy, Reach, Side};
 use crate::net::{IpAddr, ListenerIndex, Network, PoolIndex, ServerId, ServerIndex, SocketAddr};
 use crate::time::{Duration, Instant};
 
@@ -32,11 +33,14 @@ pub struct Server {
     pub health: Health,
     /// What the operator wants of it.
     pub operator: OperatorState,
+    /// Whether its traffic alone has taken it out, no probe.
+    pub ejected: bool,
     /// When it came back from being down (slow start).
     pub returned_at: Option<Instant>,
     /// Its pool, or the one it was last in: `None` if that pool is gone.
     pub pool: Option<PoolIndex>,
     networks: Networks,
+    is_enabled: bool,
     is_down: bool,
     takes_calls: bool,
 }
@@ -46,6 +50,11 @@ impl Server {
     #[inline]
     pub fn sends_from(&self, address: IpAddr) -> bool {
         self.address.ip() == address || self.networks.contains(address)
+    }
+
+    /// Whether configuration and operator let it have new calls, whatever its health.
+    pub fn is_enabled(&self) -> bool {
+        self.is_enabled
     }
 
     /// Whether it is given up: what waits for its answer need not wait on, and a pin to it holds for
@@ -124,6 +133,10 @@ pub struct Pool {
     /// How long a call counts that says nothing of its session's length (RFC 4028).
     pub call_max: Duration,
     servers: Arc<Chooser>,
+    /// How it is found out whether servers answer; `None` = they always count as up.
+    pub health: Option<Arc<config::Health>>,
+    /// Whether servers count as up that their traffic has taken out: too few others are left.
+    pub in_panic: bool,
 }
 
 impl Pool {
@@ -150,6 +163,11 @@ impl Pool {
     /// The share of all keys, 0 to 1, that each server gets without state.
     pub fn shares(&self) -> Vec<(ServerIndex, f64)> {
         self.servers.shares()
+    }
+
+    /// What a client is told when no server takes its request.
+    pub fn no_server_code(&self) -> u16 {
+        self.health.as_ref().map_or(503, |of| of.no_server_code)
     }
 
     /// Whether a server takes new calls.

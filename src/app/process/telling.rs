@@ -101,6 +101,10 @@ pub(super) fn names(plan: &Plan) -> Names {
             .map_or_else(String::new, |pool| pool.name.to_string()),
         server: server.name.to_string(),
         state: server.state.as_str(),
+        is_watched: server
+            .pool
+            .and_then(|pool| plan.pool(pool))
+            .is_some_and(|pool| pool.health.is_some()),
     };
     Names {
         listeners: plan
@@ -113,6 +117,7 @@ pub(super) fn names(plan: &Plan) -> Names {
             .iter()
             .map(|pool| pool.name.to_string())
             .collect(),
+        panics: plan.pools().iter().map(|pool| pool.in_panic).collect(),
         servers: plan.servers().iter().map(server).collect(),
     }
 }

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::super::reader::{Faults, Reader};
-use super::super::{Hunting, Policy, Pool, Reach, Server};
+use super::super::{Health, Hunting, Policy, Pool, Reach, Server};
 use super::{address, name, networks};
 use crate::limits::{
     CALL_MAX_DEFAULT, CALL_MAX_SECONDS, CALLS_MAX, CALLS_PER_SECOND_MAX,
@@ -48,6 +48,7 @@ pub(super) fn pool(table: Reader<'_>) -> Option<Pool> {
         policy: table.choice("policy", &policies).unwrap_or_default(),
         call_max: Duration::from_secs(call_max.unwrap_or(CALL_MAX_DEFAULT).into()),
         slow_start: Duration::from_secs(slow_start.unwrap_or(SLOW_START_DEFAULT).into()),
+        health: Health::read(&table),
     };
     table.finish();
     name.map(|_| pool)

@@ -171,7 +171,7 @@ fn one_request_has_one_tag() {
             .to_owned(),
     );
     tags.push(
-        row(&lab.stateless(&request, Rejection::NoServer), "To")
+        row(&lab.stateless(&request, Rejection::NoServer(503)), "To")
             .unwrap()
             .to_owned(),
     );
@@ -278,7 +278,7 @@ fn no_answer_of_ours_says_retry_after() {
     let mut lab = Lab::new();
     for text in [
         lab.stateful(&invite(""), CLIENT, 503, Extras::default()),
-        lab.stateless(&invite(""), Rejection::NoServer),
+        lab.stateless(&invite(""), Rejection::NoServer(503)),
     ] {
         assert!(text.starts_with("SIP/2.0 503 Service Unavailable\r\n"));
         assert_eq!(row(&text, "Retry-After"), None);

@@ -7,7 +7,7 @@ use super::super::networks::{AddressMap, Networks, address_key};
 use super::super::registry::{ServerRegistry, server_id, stable_hash};
 use super::super::standing::{Health, OperatorState, ServerStanding, Standing};
 use super::super::{Action, KeySource, Listener, Rule};
-use super::{Plan, PlanError, Pool, Rules, Server, ServerState, side_number};
+use super::{Plan, PlanError, Pool, Rules, Server, ServerState, panic, side_number};
 use crate::affinity::Keys;
 use crate::balance::{Chooser, Member, Seat, TableError};
 use crate::config::{self, Config};
@@ -98,7 +98,8 @@ impl<'c> Builder<'c> {
                 });
             }
         }
-        let servers = self.servers(registry, &members);
+        let mut servers = self.servers(registry, &members);
+        panic::relieve(&self.config.pools, &mut servers);
         let pools = self.pools(&servers, &members, keys)?;
         let mut servers_by_id: Vec<_> = servers
             .iter()
@@ -168,6 +169,9 @@ impl<'c> Builder<'c> {
                         })
                     })
                     .collect();
+                let in_panic = servers.iter().any(|server| {
+                    server.pool == Some(index) && server.ejected && server.takes_calls
+                });
                 let servers = Chooser::new(&keys.table_seed(), pool.policy, index, &seats)?;
                 Ok(Pool {
                     name: pool.name.as_str().into(),
@@ -181,6 +185,8 @@ impl<'c> Builder<'c> {
                     policy: pool.policy,
                     call_max: pool.call_max,
                     servers: Arc::new(servers.with_slow_start(pool.slow_start)),
+                    health: pool.health.clone().map(Arc::new),
+                    in_panic,
                 })
             })
             .collect()
@@ -319,6 +325,7 @@ impl<'c> Builder<'c> {
                     address: with_canonical_ip(entry.address),
                     state,
                     health: standing.health,
+                    ejected: standing.ejected,
                     operator: standing.operator,
                     returned_at: standing.returned_at,
                     pool: pool_ids
@@ -327,6 +334,8 @@ impl<'c> Builder<'c> {
                         .find(|(id, _)| **id == entry.pool)
                         .map(|(_, pool)| PoolIndex(pool)),
                     networks: Networks::new(entry.networks.iter().copied()),
+                    is_enabled: member.is_some_and(|member| member.weight > 0)
+                        && standing.operator == OperatorState::Enabled,
                     is_down: matches!(
                         state,
                         ServerState::Down | ServerState::Probing | ServerState::Disabled
