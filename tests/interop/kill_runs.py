@@ -10,10 +10,17 @@ from oracle import oracle
 from torture_runs import Wire
 
 
-def answerers(lab):
-    return [lab.popen(f"server{n}", [VIADUCT, "answer", "--name", f"server{n}", "--json", f"answer{n}.json",
-                                     "--listen", f"{lab.bracket(lab.server(n))}:5060"], f"answer{n}.log")
-            for n in (1, 2, 3)]
+def answerers(lab, *options):
+    """`viaduct answer` on each server, once it can be reached: a call before that is refused by ICMP."""
+    made = [lab.popen(f"server{n}", [VIADUCT, "answer", "--name", f"server{n}", "--json", f"answer{n}.json",
+                                     "--listen", f"{lab.bracket(lab.server(n))}:5060", *options], f"answer{n}.log")
+            for n in range(1, lab.count + 1)]
+    begin = time.monotonic()
+    for n in range(1, lab.count + 1):
+        while not lab.command(f"server{n}", "ss", "-Hlun", "sport", "=", ":5060").strip():
+            check(time.monotonic() - begin < 10, f"server{n} does not listen: {lab.log(f'answer{n}.log')}")
+            time.sleep(0.02)
+    return made
 
 
 def generator(lab, *options):

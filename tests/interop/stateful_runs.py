@@ -128,18 +128,12 @@ def family(pid):
     return found
 
 
-def answerers_with(lab, *options):
-    return [lab.popen(f"server{n}", [VIADUCT, "answer", "--name", f"server{n}", "--json", f"answer{n}.json",
-                                     "--listen", f"{lab.bracket(lab.server(n))}:5060", *options], f"answer{n}.log")
-            for n in (1, 2, 3)]
-
-
 def loaded(answer, generate, judged, large, holds):
     """A load of one kind, a small part judged; `holds(report, servers)` says what is wrong."""
     def run():
         with Lab() as lab:
             lab.start_viaduct()
-            processes = answerers_with(lab, *answer)
+            processes = answerers(lab, *answer)
             with oracle(lab) as judge:
                 load = generator(lab, *generate, "--calls", judged[0], "--rate", judged[1])
                 load.wait(60)
@@ -205,7 +199,7 @@ def crashed(rescue):
         rate, ring = 200, 1.0
         with Lab(extra=f"[transactions]\nrescue = {str(rescue).lower()}\n") as lab:
             lab.start_viaduct()
-            processes = answerers_with(lab, "--ring", "0ms", "--answer", f"{1000 * ring:.0f}ms")
+            processes = answerers(lab, "--ring", "0ms", "--answer", f"{1000 * ring:.0f}ms")
             load = generator(lab, "--rate", rate, "--duration", "8s", "--hold", "500ms", "--timeout", "5s", "--drain", "12s")
             time.sleep(4)
             lab.viaduct.kill()
