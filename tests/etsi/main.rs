@@ -10,6 +10,7 @@
 mod client;
 #[path = "../rfc3261_16/fixture.rs"]
 mod fixture;
+mod hunting;
 mod lab;
 mod message;
 mod request;
@@ -19,8 +20,9 @@ mod server;
 use std::collections::{BTreeMap, BTreeSet};
 
 const TABLE: &str = include_str!("../etsi.tsv");
-const SOURCES: [(&str, &str); 5] = [
+const SOURCES: [(&str, &str); 6] = [
     ("client", include_str!("client.rs")),
+    ("hunting", include_str!("hunting.rs")),
     ("message", include_str!("message.rs")),
     ("request", include_str!("request.rs")),
     ("response", include_str!("response.rs")),

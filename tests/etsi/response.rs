@@ -105,9 +105,8 @@ fn after_the_final_response_only_a_2xx_goes_on() {
     }
 }
 
-/// A 503 of the last server that was tried is not relayed: the client would avoid the whole farm.
-/// Here the branches of a request are tried one after another; with others the choice of §16.7
-/// step 6 is the same. (The purposes about it ask for a proxy that forks.)
+/// A 503 is not relayed: the client would avoid the whole farm. What becomes of several is in
+/// `hunting`.
 #[test]
 fn a_503_alone_is_a_500() {
     let mut bench = Bench::lone();

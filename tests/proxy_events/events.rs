@@ -4,7 +4,8 @@
 //! has sent, so that transactions come to every state. The rest cuts, flips and invents.
 //!
 //! What must hold: no panic; whatever is sent is a SIP message to a peer that exists; never more
-//! transactions than there is room for; and after enough time without input every table is empty.
+//! transactions than there is room for; and after enough time without input every table is empty and
+//! no server is charged for anything.
 
 #![allow(unreachable_pub, reason = "shared by a test binary and a fuzz target")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -18,7 +19,7 @@ use viaduct::balance::Board;
 use viaduct::config::Config;
 use viaduct::forward::Forwarder;
 use viaduct::metrics::WorkerMetrics;
-use viaduct::net::{Flow, WorkerIndex};
+use viaduct::net::{Flow, ServerIndex, WorkerIndex};
 use viaduct::packet::Buffer;
 use viaduct::proxy::{Proxy, Room};
 use viaduct::route::{Plan, ServerRegistry};
@@ -107,6 +108,9 @@ pub struct Events {
     plans: Vec<Plan>,
     plan: usize,
     proxy: Proxy,
+    board: Arc<Board>,
+    /// Servers of all plans.
+    slots: u16,
     now: Instant,
     memory: Vec<u8>,
     /// What the proxy has sent, of its own and forwarded; the last 32.
@@ -130,7 +134,7 @@ impl Events {
             &Secret::from_bytes(*b"0123456789abcdefghijklmnopqrstuv").unwrap(),
         ));
         let mut registry = ServerRegistry::new();
-        let plans = configs()
+        let plans: Vec<Plan> = configs()
             .iter()
             .map(|text| {
                 let config = Config::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -144,10 +148,14 @@ impl Events {
             Arc::new(WorkerMetrics::new()),
         );
         let now = Instant::ZERO + Duration::from_secs(1000);
+        let board = Arc::new(Board::new());
+        let slots = u16::try_from(registry.len()).unwrap();
         Self {
             plans,
             plan: 0,
-            proxy: Proxy::new(forwarder, ROOM, Arc::new(Board::new()), now),
+            proxy: Proxy::new(forwarder, ROOM, Arc::clone(&board), now),
+            board,
+            slots,
             now,
             memory: vec![0; 16 * 1024],
             sent: Vec::new(),
@@ -184,6 +192,10 @@ impl Events {
         assert_eq!(self.proxy.open_transactions(), 0, "a transaction is left");
         assert_eq!(self.proxy.kept_bytes(), 0, "a stored message is left");
         assert_eq!(self.proxy.armed_timers(), 0, "a timer is left");
+        for server in (0..self.slots).map(ServerIndex) {
+            let load = self.board.load(server);
+            assert_eq!(load.open(), 0, "{server:?} is charged for a transaction");
+        }
     }
 
     /// One of a few calls: the same bytes again are a retransmission.
