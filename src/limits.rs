@@ -28,8 +28,8 @@ pub const DATAGRAM_LEN_MAX: usize = 65_507;
 
 /// Bytes a forwarded request may grow by: our `Via` (112 over IPv4, 150 over IPv6), two
 /// `Record-Route` rows, a pushed `Route`, `Max-Forwards`, `Max-Breadth`, `received` and `rport`.
-/// Two-armed IPv6 with a pushed Route is about 600 bytes, and the client's address takes 75.
-pub const GROWTH_MAX: usize = 688;
+/// Two-armed IPv6 with a pushed Route is about 600 bytes, the client's address takes 75, overload control 18.
+pub const GROWTH_MAX: usize = 696;
 
 const _: () = assert!(GROWTH_MAX + L2_L4_LEN_MAX <= UMEM_HEADROOM + XDP_PACKET_HEADROOM);
 const _: () = assert!(RX_FRAME_LEN_MAX >= 1522);
@@ -151,6 +151,10 @@ const _: () = assert!(EDIT_BYTES_MAX >= GROWTH_MAX);
 
 /// Longest token (base32hex characters) in the user part of our Record-Route.
 pub const ROUTE_TOKEN_LEN_MAX: usize = 80;
+
+/// Longest time that a server's wish for less holds (RFC 7339 §4.3 sets no limit): a minute. One that
+/// still wants less says so again.
+pub const OVERLOAD_VALIDITY_MAX: core::time::Duration = core::time::Duration::from_secs(60);
 
 /// Bytes of the name of the header that tells servers the client's address.
 pub const CLIENT_ADDRESS_HEADER_LEN_MAX: usize = 32;

@@ -166,6 +166,10 @@ pub struct OverloadMetrics {
     pub calls: Counter,
     /// Other requests that would have begun something.
     pub others: Counter,
+    /// New requests refused because their server asks for less (RFC 7339).
+    pub throttled: Counter,
+    /// New requests that went to another server because theirs asks for less.
+    pub diverted: Counter,
     /// Thousandths of new calls that are refused now.
     pub level: Counter,
 }

@@ -172,6 +172,16 @@ const WORKER_FAMILIES: &[WorkerFamily] = &[
         "Other new requests refused with 503: the worker is overloaded.",
         |w| &w.overload.others,
     ),
+    (
+        "overload_throttled",
+        "New requests refused because their server asks for less (RFC 7339).",
+        |w| &w.overload.throttled,
+    ),
+    (
+        "overload_diverted",
+        "New requests that went to another server because theirs asks for less (RFC 7339).",
+        |w| &w.overload.diverted,
+    ),
     ("stun_answers", "STUN Binding requests answered.", |w| {
         &w.stun_answers
     }),

@@ -280,6 +280,8 @@ pub struct Pool {
     pub udp_max_request: Option<usize>,
     /// Header that tells the servers the address a request came from.
     pub client_address_header: Option<String>,
+    /// Whether the servers are asked how much they can bear (RFC 7339).
+    pub overload_control: bool,
     /// What becomes of an INVITE that its server does not take.
     pub hunting: Hunting,
     /// How the server of a new call is chosen.

@@ -160,7 +160,7 @@ impl Context<'_> {
         Err(Rejection::Overload)
     }
 
-    fn class(&self, routes: &RouteSet) -> Class {
+    pub(super) fn class(&self, routes: &RouteSet) -> Class {
         let method = self.message.method();
         let ongoing = matches!(
             method,

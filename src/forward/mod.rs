@@ -16,6 +16,7 @@
 //! | `client`, `path` | clients behind a NAT: RFC 3327, RFC 5626 §5 |
 //! | `response` | §16.11 responses, §18.2.2 |
 //! | `unreachable` | §18.4 ICMP errors |
+//! | `throttle` | RFC 7339 overload control of servers |
 //! | `admission` | which requests are refused under overload |
 //! | `keepalive` | RFC 5626 §8 STUN |
 //! | `rejection`, `answer`, `budget` | §8.2.6, §8.2.7, §11.2 answers of our own |
@@ -41,6 +42,7 @@ mod response;
 mod route_set;
 mod shared;
 mod target;
+mod throttle;
 mod unreachable;
 mod validate;
 mod via;
@@ -60,6 +62,7 @@ pub(crate) use self::request::{Decision, Forwarding};
 pub(crate) use self::response::OwnVia;
 pub(crate) use self::route_set::RouteSet;
 pub use self::shared::Shared;
+use self::throttle::Throttles;
 pub use self::unreachable::Undelivered;
 use crate::affinity::{CallIdHash, Decisions, Keys, Mode, MovedFlows, Pins};
 use crate::balance::Board;
@@ -136,6 +139,7 @@ pub(crate) struct Context<'a> {
     workers: u8,
     course: Course,
     admission: &'a Admission,
+    throttles: &'a Throttles,
     now: Instant,
 }
 
@@ -169,6 +173,7 @@ impl Base {
             workers: self.workers,
             course: Course::STATELESS,
             admission: &self.admission,
+            throttles: &self.shared.throttles,
             now,
         }
     }

@@ -3,6 +3,7 @@
 use super::request_uri::{RequestUri, push_host_port};
 use super::route_set::RouteSet;
 use super::target::{Choice, Target};
+use super::throttle::OFFER;
 use super::{Context, Rejection, record_route};
 use crate::affinity::{
     AnswerInput, Branch, BranchInput, Mode, NodeId, SentBy, VIA_PARAMETER_NAME, VIA_PASSING,
@@ -11,7 +12,7 @@ use crate::affinity::{
 use crate::config::{Reach, Side};
 use crate::net::{Endpoint, Flow, PoolIndex, Protocol, ServerId, WorkerIndex};
 use crate::packet::{Buffer, EditList};
-use crate::route::{Action, Direction, Listener, Pool};
+use crate::route::{Action, Direction, Listener, Pool, Server};
 use crate::sip::{HeaderName, Host, Method, ParseError, Span, Via};
 use crate::verdict::DropReason;
 
@@ -121,6 +122,7 @@ impl Context<'_> {
         }
         self.mark_source(edits, via);
         self.remove_client_address(edits, &target);
+        self.remove_offer(edits, self.target_server(&target), via);
         routes.edit(edits, self, strict);
         let patch = self.count_hop(edits);
 
@@ -289,6 +291,13 @@ impl Context<'_> {
                 protocol: Protocol::Udp,
             },
         ));
+        // RFC 7339 §4.1: "to the topmost Via header it inserts into every SIP request".
+        if self
+            .target_server(target)
+            .is_some_and(|server| server.overload_control)
+        {
+            edits.push(OFFER);
+        }
         edits.push(b"\r\n");
 
         // RFC 3261 §16.6 step 3.
@@ -328,6 +337,10 @@ impl Context<'_> {
         own.and_then(|own| self.plan.listener(own))
             .unwrap_or(egress)
             .via_prefix()
+    }
+
+    fn target_server(&self, target: &Target) -> Option<&Server> {
+        self.plan.server(target.server?)
     }
 
     fn via_parameter(&self, target: &Target) -> ViaParameter {

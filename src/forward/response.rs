@@ -84,7 +84,7 @@ impl Forwarder {
         now: Instant,
     ) -> Verdict {
         match self.route_response(own, rescue, plan, buffer.payload(), flow, now) {
-            Ok(next) => match self.uncover(buffer) {
+            Ok(next) => match self.uncover(plan, buffer) {
                 Ok(()) => {
                     *flow = next;
                     Verdict::Transmit
@@ -96,7 +96,11 @@ impl Forwarder {
     }
 
     /// Takes the top `Via` value off, and what stands behind the message.
-    pub(crate) fn uncover(&mut self, buffer: &mut Buffer<'_>) -> Result<(), DropReason> {
+    pub(crate) fn uncover(
+        &mut self,
+        plan: &Plan,
+        buffer: &mut Buffer<'_>,
+    ) -> Result<(), DropReason> {
         let row = self
             .message
             .first(HeaderName::Via)
@@ -104,6 +108,9 @@ impl Forwarder {
         self.edits.clear();
         self.edits
             .delete(first_value_removal(buffer.payload(), row).range());
+        if plan.has_overload_control() {
+            self.clear_feedback(buffer.payload());
+        }
         buffer.truncate(self.message.message_end());
         self.edits.apply(buffer).map_err(DropReason::from)
     }
@@ -198,6 +205,9 @@ impl Forwarder {
             return;
         };
         self.base.metrics.server(server.index).responses[class.index()].increment();
+        if server.overload_control {
+            self.note_feedback(bytes, server, now);
+        }
         let Some(cseq) = self.message.cseq() else {
             return;
         };

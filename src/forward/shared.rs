@@ -1,6 +1,7 @@
 //! What the workers of a process remember together, beside the pins.
 
 use super::budget::SourceBudgets;
+use super::throttle::Throttles;
 use crate::affinity::{Decisions, MovedFlows};
 
 /// Memory of all workers; each forwarder of a process is given the same one.
@@ -8,6 +9,7 @@ use crate::affinity::{Decisions, MovedFlows};
 pub struct Shared {
     pub(super) flows: MovedFlows,
     pub(super) sources: SourceBudgets,
+    pub(super) throttles: Throttles,
     pub(super) decisions: Decisions,
 }
 
@@ -17,6 +19,7 @@ impl Shared {
         Self {
             flows: MovedFlows::new(moved_flows),
             sources: SourceBudgets::new(),
+            throttles: Throttles::new(),
             decisions: Decisions::new(0),
         }
     }

@@ -473,6 +473,40 @@ impl Context<'_> {
         (server.pool == Some(pool) && !server.is_down()).then_some(server)
     }
 
+    /// The chosen server, or another one if it asks for less (RFC 7339 §5.10) and a transaction allows
+    /// a choice.
+    fn unthrottled<'s>(
+        &'s self,
+        routes: &RouteSet,
+        pool: &Pool,
+        key: AffinityKey,
+        chosen: &'s Server,
+    ) -> Result<&'s Server, Rejection> {
+        if !self.is_throttled(routes, chosen) {
+            return Ok(chosen);
+        }
+        let other = match (self.course.mode, self.board) {
+            (Mode::Stateful, Some(board)) => pool.choose(&ServerChoice {
+                board,
+                key,
+                tried: &[chosen.index],
+                now: self.now,
+            }),
+            _ => None,
+        };
+        let other = other.and_then(|other| self.plan.server(other));
+        match other.filter(|other| !self.is_throttled(routes, other)) {
+            Some(other) => {
+                self.metrics.overload.diverted.increment();
+                Ok(other)
+            }
+            None => {
+                self.metrics.overload.throttled.increment();
+                Err(Rejection::Overload)
+            }
+        }
+    }
+
     /// The server that a new Call-ID gets, pinned from now on.
     fn select(
         &self,
@@ -519,6 +553,7 @@ impl Context<'_> {
             self.note(index, key, by, ground, None);
             return Err(Rejection::NoServer(pool.no_server_code()));
         };
+        let chosen = self.unthrottled(routes, pool, by, chosen)?;
         if !self.plan.rules.pins {
             self.note(index, key, by, ground, Some(chosen.index));
             return Ok(chosen);

@@ -64,7 +64,7 @@ impl Scene<'_> {
         let Some(way) = self.reply_flow(record) else {
             return Verdict::Drop(DropReason::NoEgress);
         };
-        if let Err(reason) = self.forwarder.uncover(buffer) {
+        if let Err(reason) = self.forwarder.uncover(self.plan, buffer) {
             return Verdict::Drop(reason);
         }
         if actions.contains(Actions::KEEP_RESPONSE) {

@@ -39,6 +39,8 @@ pub struct Server {
     pub returned_at: Option<Instant>,
     /// Its pool, or the one it was last in: `None` if that pool is gone.
     pub pool: Option<PoolIndex>,
+    /// Whether it is asked how much it can bear (RFC 7339).
+    pub overload_control: bool,
     networks: Networks,
     is_enabled: bool,
     is_down: bool,
@@ -211,6 +213,7 @@ pub struct Plan {
     servers: Box<[Server]>,
     table: Box<[Rule]>,
     asks_for_own_domain: bool,
+    has_overload_control: bool,
     down_servers: u64,
     keys: Arc<Keys>,
     // INVARIANT: sorted by id.
@@ -310,6 +313,12 @@ impl Plan {
     /// Every server ever known, by slot.
     pub fn servers(&self) -> &[Server] {
         &self.servers
+    }
+
+    /// Whether any server is asked how much it can bear (RFC 7339).
+    #[inline]
+    pub fn has_overload_control(&self) -> bool {
+        self.has_overload_control
     }
 
     /// The server in a slot.

@@ -12,6 +12,7 @@ mod dialog;
 mod directions;
 mod fixture;
 mod overload;
+mod overload_control;
 mod record_route;
 mod responses;
 mod routing;

@@ -44,6 +44,7 @@ pub(super) fn pool(table: Reader<'_>) -> Option<Pool> {
             .integer("udp_max_request", 1300..=65_507)
             .and_then(|n: i64| usize::try_from(n).ok()),
         client_address_header: client_address_header(&table),
+        overload_control: table.boolean("overload_control").unwrap_or(false),
         hunting: Hunting::read(&table),
         policy: table.choice("policy", &policies).unwrap_or_default(),
         call_max: Duration::from_secs(call_max.unwrap_or(CALL_MAX_DEFAULT).into()),

@@ -116,6 +116,7 @@ impl<'c> Builder<'c> {
             node: self.config.node,
             rules: self.rules(),
             down_servers: down_servers(&servers),
+            has_overload_control: self.config.pools.iter().any(|pool| pool.overload_control),
             asks_for_own_domain: table.iter().any(Rule::asks_for_own_domain),
             table,
             keys: Arc::clone(keys),
@@ -333,6 +334,11 @@ impl<'c> Builder<'c> {
                         .zip(0_u8..)
                         .find(|(id, _)| **id == entry.pool)
                         .map(|(_, pool)| PoolIndex(pool)),
+                    overload_control: pool_ids
+                        .iter()
+                        .position(|id| *id == entry.pool)
+                        .and_then(|pool| self.config.pools.get(pool))
+                        .is_some_and(|pool| pool.overload_control),
                     networks: Networks::new(entry.networks.iter().copied()),
                     is_enabled: member.is_some_and(|member| member.weight > 0)
                         && standing.operator == OperatorState::Enabled,
