@@ -24,6 +24,8 @@ struct Lab {
     listener: SocketAddr,
     servers: Vec<(String, UdpSocket)>,
     client: UdpSocket,
+    /// Methods with a transaction.
+    stateful: &'static str,
 }
 
 impl Drop for Lab {
@@ -53,6 +55,10 @@ fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
 impl Lab {
     /// With `count` servers, the file naming the first `named` of them.
     fn new(count: u8, named: usize, extra: &str) -> Self {
+        Self::with(count, named, extra, "[]")
+    }
+
+    fn with(count: u8, named: usize, extra: &str, stateful: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let server = |number: u8| {
             let socket = UdpSocket::bind(format!("127.0.1.{number}:0")).unwrap();
@@ -70,6 +76,7 @@ impl Lab {
             servers: (1..=count).map(server).collect(),
             client,
             folder,
+            stateful,
         };
         lab.write(named, "", extra);
         lab.viaduct = Process::new(VIADUCT)
@@ -100,10 +107,11 @@ impl Lab {
             "[secret]\nhex = \"{SECRET}\"\n[datapath]\nmode = \"socket\"\npins = 65536\n\
              [workers]\ncount = 2\n[metrics]\nenabled = false\n\
              [control]\nsocket = \"{}\"\n\
-             [[listeners]]\nname = \"clients\"\naddress = \"{}\"\nstateful = []\n\
+             [[listeners]]\nname = \"clients\"\naddress = \"{}\"\nstateful = {}\n\
              [[pools]]\nname = \"farm\"\nservers = [{}]\n{extra}",
             self.socket().display(),
             self.listener,
+            self.stateful,
             servers.join(", ")
         );
         std::fs::write(self.folder.path().join("viaduct.toml"), text).unwrap();
@@ -425,6 +433,72 @@ fn explanations_agree_with_the_data_path_before_and_after_a_reload() {
         error.contains("nothing is remembered of this Call-ID"),
         "{error}"
     );
+}
+
+/// A server's response to a request as it got it.
+fn response(request: &str, status: u16) -> Vec<u8> {
+    let mut text = format!("SIP/2.0 {status} Whatever\r\n");
+    for row in request.lines().skip(1) {
+        let name = row.split(':').next().unwrap_or("");
+        match name {
+            "Via" | "From" | "Call-ID" | "CSeq" => text += &format!("{row}\r\n"),
+            "To" => text += &format!("{row};tag=uas\r\n"),
+            _ => {}
+        }
+    }
+    (text + "Content-Length: 0\r\n\r\n").into_bytes()
+}
+
+#[test]
+fn a_drain_without_a_deadline_ends_with_the_last_call_and_the_call_is_logged() {
+    let log = tempfile::tempdir().unwrap();
+    let file = log.path().join("calls.json");
+    let extra = format!("[transactions]\ncall_log = \"{}\"\n", file.display());
+    let lab = Lab::with(2, 2, &extra, "[\"INVITE\"]");
+    lab.send("INVITE", "ringing@x");
+    let mut buffer = [0; 4000];
+    let (name, socket, request) = wait_for("the INVITE did not arrive", || {
+        lab.servers.iter().find_map(|(name, socket)| {
+            let len = socket.recv(&mut buffer).ok()?;
+            let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+            Some((name.clone(), socket, text))
+        })
+    });
+    let answer = |status: u16| {
+        let bytes = response(&request, status);
+        socket.send_to(&bytes, lab.listener).unwrap();
+    };
+    answer(180);
+    wait_for("it does not ring", || {
+        (lab.server(&name)["transactions"] == 1).then_some(())
+    });
+    let said = lab.done(&["drain", &name]);
+    assert!(said.contains("1 transactions left"), "{said}");
+    std::thread::sleep(Duration::from_millis(3500));
+    assert_eq!(lab.server(&name)["state"], "draining");
+    answer(486);
+    wait_for("the drain does not end", || {
+        (lab.server(&name)["state"] == "disabled").then_some(())
+    });
+    let line = wait_for("nothing is logged", || {
+        let text = std::fs::read_to_string(&file).ok()?;
+        text.lines().next().map(str::to_owned)
+    });
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["call_id"], "ringing@x");
+    assert_eq!(
+        (&line["from"], &line["to"]),
+        (&"a".into(), &"service".into())
+    );
+    assert_eq!(
+        (&line["pool"], &line["server"]),
+        (&"farm".into(), &name.as_str().into())
+    );
+    assert_eq!(
+        (&line["status"], &line["end"]),
+        (&486.into(), &"refused".into())
+    );
+    assert!(line["ringing_ms"].as_f64().unwrap() < line["final_ms"].as_f64().unwrap());
 }
 
 /// RFC 3261 §11: OPTIONS to ourselves is how others ask whether we want traffic.

@@ -141,6 +141,7 @@ impl Handler for SipHandler {
         // place in a list that arc-swap allocates, and that must not happen at a reload.
         drop(self.plan.arc_swap().load());
         self.observer.warm_up();
+        self.proxy.warm_up();
         let observed = self.observer.is_on();
         let mut sender = Sender {
             out,

@@ -38,7 +38,7 @@ use crate::config::{self, Config, ConfigError};
 use crate::datapath::Running;
 use crate::forward::{Forwarder, Shared};
 use crate::health::Monitor;
-use crate::journal::{self, CallRecord};
+use crate::journal::{self, CallJournal, CallRecord};
 use crate::limits::{HEALTH_TICK, MOVED_FLOWS_MAX};
 use crate::metrics::{HealthMetrics, WorkerMetrics};
 use crate::net::WorkerIndex;
@@ -202,7 +202,8 @@ impl Process {
                 .capture(captures.tap(worker))
                 .log(log.tap());
             let room = Room::of(&config.transactions, workers);
-            let proxy = Proxy::new(forwarder, room, board.clone(), clock::now());
+            let proxy = Proxy::new(forwarder, room, board.clone(), clock::now())
+                .with_journal(CallJournal::new(calls.follow()));
             SipHandler::new(proxy, plan.clone(), samples.clone())
                 .telling(known.clone())
                 .observed(observer)

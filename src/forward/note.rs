@@ -27,6 +27,11 @@ impl Context<'_> {
         }
     }
 
+    /// Remembers that another server was tried for a call.
+    pub(crate) fn note_tried(&self, server: ServerIndex) {
+        self.decisions.tried(&self.passage(), server);
+    }
+
     /// Remembers which server of a pool a new call got by the rule that `source` stands in, or that
     /// none took new calls.
     pub(super) fn note(

@@ -20,6 +20,7 @@
 //! | `desk` | stored messages, laid out again |
 //! | `scene` | what machines ask for: sending, keeping, arming (§17) |
 //! | `server` | requests, timers, unreachable servers (§16.8 to §16.10, §17.2) |
+//! | `journal` | the call log's record of an INVITE |
 //! | `client` | responses, the best of them, CANCEL, another server (§16.7, §17.1) |
 //! | `probe` | OPTIONS to servers, §11 |
 
@@ -27,6 +28,7 @@ mod calls;
 mod client;
 pub mod compose;
 mod desk;
+mod journal;
 mod outbox;
 pub mod probe;
 mod record;
@@ -51,7 +53,8 @@ use self::scene::Scene;
 use crate::affinity::{Mode, home_worker};
 use crate::balance::{Board, CallLeases};
 use crate::config::Transactions;
-use crate::forward::{Base, Course, Decision, Forwarder, OwnVia, Rejection, Signals};
+use crate::forward::{Base, Course, Decision, Forwarder, OwnVia, Rejection, Reply, Signals};
+use crate::journal::CallJournal;
 use crate::limits::{CALL_LEASES_MAX, SWEEP_STEP};
 use crate::net::{Flow, WorkerIndex};
 use crate::packet::Buffer;
@@ -109,6 +112,7 @@ pub struct Proxy {
     calls: CallLeases,
     budget: RetryBudget,
     probes: Probes,
+    journal: Option<CallJournal>,
     rescue: bool,
     has_room: bool,
     /// Servers that were down when the plan was last looked at, a hash of them.
@@ -135,10 +139,27 @@ impl Proxy {
             desk: Desk::new(Blobs::new(room.message_bytes)),
             board,
             budget: RetryBudget::new(),
+            journal: None,
             rescue: room.rescue,
             has_room: room.transactions > 0,
             down: 0,
             sweep: None,
+        }
+    }
+
+    /// With a log of its INVITE transactions.
+    #[must_use]
+    pub fn with_journal(self, journal: CallJournal) -> Self {
+        Self {
+            journal: Some(journal),
+            ..self
+        }
+    }
+
+    /// To be called once on the worker's thread before its first packet.
+    pub fn warm_up(&self) {
+        if let Some(journal) = &self.journal {
+            journal.warm_up();
         }
     }
 
@@ -306,7 +327,7 @@ impl Proxy {
             Method::Cancel => Some(scene.on_cancel(record, buffer, flow)),
             _ => Some(scene.on_request_again(record)),
         };
-        self.settle(handle);
+        self.settle(handle, plan, now, out);
         verdict
     }
 
@@ -352,6 +373,12 @@ impl Proxy {
                 if rejection == Rejection::Full {
                     base.metrics.transactions.refused.increment();
                 }
+                if let (Some(journal), Reply::Answer(status)) =
+                    (&mut self.journal, rejection.reply(method))
+                {
+                    let from = (flow.peer, flow.listener);
+                    journal::refused(journal, (message, buffer.payload()), from, status, now);
+                }
                 return self.forwarder.reject(rejection, plan, buffer, flow, now);
             }
         };
@@ -380,6 +407,9 @@ impl Proxy {
             hunts: forwarding.hunts.filter(|_| !context.forbids_hunting()),
             in_dialog: message.to_tag().is_some(),
             status: 0,
+            rang: Due::NEVER,
+            outcome: 0,
+            logged: false,
             resend: Repeat::NEVER,
             end: Due::NEVER,
             trying: Due::NEVER,
@@ -421,7 +451,7 @@ impl Proxy {
             Ok(()) => {
                 self.forwarder.base.metrics.transactions.opened.increment();
                 *flow = forwarding.flow;
-                self.settle(handle);
+                self.settle(handle, plan, now, out);
                 Verdict::Transmit
             }
             Err(_) => {
@@ -456,7 +486,7 @@ impl Proxy {
             && let Some((record, mut scene)) = self.scene(handle, plan, now, out)
         {
             let verdict = scene.on_response(record, own, buffer, flow);
-            self.settle(handle);
+            self.settle(handle, plan, now, out);
             return verdict;
         }
         self.forwarder
@@ -499,7 +529,7 @@ impl Proxy {
             && let Some((record, mut scene)) = self.scene(handle, plan, now, out)
         {
             scene.on_unreachable(record, usize::from(undelivered.branch.attempt()));
-            self.settle(handle);
+            self.settle(handle, plan, now, out);
             return Verdict::Drop(DropReason::Unreachable);
         }
         let Base {
@@ -527,7 +557,7 @@ impl Proxy {
             if let Some((record, mut scene)) = self.scene(handle, plan, now, out) {
                 scene.on_due(record);
             }
-            self.settle(handle);
+            self.settle(handle, plan, now, out);
         }
         self.watch_servers(plan, now, out);
         self.probes.on_timer(plan, &self.board, now, out);
@@ -567,7 +597,7 @@ impl Proxy {
             if let Some((record, mut scene)) = self.scene(handle, plan, now, out) {
                 scene.on_server_down(record);
             }
-            self.settle(handle);
+            self.settle(handle, plan, now, out);
         }
         self.sweep = (until < self.records.capacity()).then_some(until);
     }
@@ -600,7 +630,15 @@ impl Proxy {
     }
 
     /// After an event: the record's next deadline is armed, or it goes; what it needs no more goes.
-    fn settle(&mut self, handle: Handle) {
+    fn settle(&mut self, handle: Handle, plan: &Plan, now: Instant, out: &mut dyn Outbox) {
+        if let Some(mut journal) = self.journal.take() {
+            if let Some((record, mut scene)) = self.scene(handle, plan, now, out)
+                && journal::is_due(record)
+            {
+                scene.log_call(record, &mut journal);
+            }
+            self.journal = Some(journal);
+        }
         let Some(record) = self.records.at_mut(handle) else {
             return;
         };

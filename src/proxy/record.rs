@@ -251,6 +251,12 @@ pub(super) struct Record {
     pub(super) in_dialog: bool,
     /// Status of the last response sent.
     pub(super) status: u16,
+    /// When the first provisional response but 100 was sent.
+    pub(super) rang: Due,
+    /// Status of the first final response sent; 0 = none yet.
+    pub(super) outcome: u16,
+    /// The call log has it.
+    pub(super) logged: bool,
     /// Timer G.
     pub(super) resend: Repeat,
     /// Timers H, I, J and L.
@@ -282,6 +288,11 @@ impl Record {
         let of_attempts = self.attempts.iter().map(Attempt::next_due);
         let due = own.into_iter().chain(of_attempts).min()?;
         (due != Due::NEVER).then(|| self.started + Duration::from_millis(due.0.into()))
+    }
+
+    /// When the first provisional response but 100 was sent.
+    pub(super) fn rang_at(&self) -> Option<Instant> {
+        (self.rang != Due::NEVER).then(|| self.started + Duration::from_millis(self.rang.0.into()))
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -226,6 +226,13 @@ impl Scene<'_> {
             }
         };
         self.enter_server(record, server, actions);
+        if actions.contains(Actions::SEND_RESPONSE) {
+            match status {
+                101..=199 if record.rang == Due::NEVER => record.rang = record.due(self.now),
+                200.. if record.outcome == 0 => record.outcome = status,
+                _ => {}
+            }
+        }
         actions
     }
 
@@ -348,6 +355,7 @@ impl Scene<'_> {
             return false;
         };
         context.repin(server);
+        context.note_tried(server);
         forwarding.complete(&mut self.forwarder.edits);
         if !self.add_attempt(record, &forwarding) {
             return false;

@@ -365,3 +365,95 @@ impl Lab {
             .collect()
     }
 }
+
+/// What the call log holds after `calls`, a line each.
+fn logged(calls: impl FnOnce(&mut Lab)) -> Vec<String> {
+    use crate::journal::{CallJournal, CallRecord, Service};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("calls");
+    let log = Service::new("test", 64, |call: &CallRecord, out: &mut Vec<u8>| {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let tried: Vec<u16> = call.attempts().iter().map(|of| of.status).collect();
+        let rang = call.rang.map(|at| at.since(call.started).as_millis());
+        let finished = call.finished.map(|at| at.since(call.started).as_millis());
+        let line = format!(
+            "{} {}>{} {tried:?} {} {} rang {rang:?} final {finished:?}\n",
+            text(call.call_id.bytes()),
+            text(call.from_user.bytes()),
+            text(call.to_user.bytes()),
+            call.status,
+            call.end.as_str(),
+        );
+        out.extend_from_slice(line.as_bytes());
+    });
+    log.commit(log.prepare(Some((&path, 1))).unwrap()).unwrap();
+    let mut lab = Lab::new();
+    lab.proxy = lab.proxy.with_journal(CallJournal::new(log.follow()));
+    calls(&mut lab);
+    lab.assert_empty();
+    log.stop();
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn each_invite_is_in_the_call_log_once_with_how_it_ended() {
+    let lines = logged(|lab| {
+        let begin = |lab: &mut Lab, call_id: &str| {
+            lab.receive(CLIENT, &invite("INVITE", call_id));
+            let (server, forwarded) = lab.take().pop().unwrap();
+            (server.to_string(), forwarded)
+        };
+        // Answered after a while; what comes again changes nothing.
+        let (server, forwarded) = begin(lab, "answered");
+        lab.pass(Duration::from_millis(40));
+        lab.receive(&server, &response(&forwarded, 180));
+        lab.pass(Duration::from_millis(60));
+        lab.receive(&server, &response(&forwarded, 200));
+        lab.receive(&server, &response(&forwarded, 200));
+        lab.receive(CLIENT, &invite("INVITE", "answered"));
+        // Busy.
+        let (server, forwarded) = begin(lab, "busy");
+        lab.receive(&server, &response(&forwarded, 486));
+        lab.receive(CLIENT, &invite("ACK", "busy"));
+        // Cancelled while it rings.
+        let (server, forwarded) = begin(lab, "cancelled");
+        lab.receive(&server, &response(&forwarded, 180));
+        lab.receive(CLIENT, &invite("CANCEL", "cancelled"));
+        lab.receive(&server, &response(&forwarded, 487));
+        lab.receive(CLIENT, &invite("ACK", "cancelled"));
+        lab.take();
+        // No INVITE, not in it.
+        lab.receive(CLIENT, &invite("OPTIONS", "options"));
+    });
+    assert_eq!(
+        lines,
+        [
+            "answered alice>bob [200] 200 answered rang Some(40) final Some(100)",
+            "busy alice>bob [486] 486 refused rang None final Some(0)",
+            "cancelled alice>bob [487] 487 cancelled rang Some(0) final Some(0)",
+        ]
+    );
+}
+
+#[test]
+fn an_invite_that_goes_nowhere_is_in_the_call_log_too() {
+    let lines = logged(|lab| {
+        // Nobody answers: what was tried, and our own 408 or what exhaustion says.
+        lab.receive(CLIENT, &invite("INVITE", "silent"));
+        lab.pass(Duration::from_secs(60));
+        // Refused before a server was chosen.
+        let far = String::from_utf8(invite("INVITE", "loop")).unwrap();
+        let far = far.replace("Max-Forwards: 70", "Max-Forwards: 0");
+        lab.receive(CLIENT, far.as_bytes());
+        lab.take();
+    });
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("silent alice>bob [0"), "{lines:?}");
+    let own = [" 408 timed-out ", " 500 exhausted "];
+    assert!(own.iter().any(|own| lines[0].contains(own)), "{lines:?}");
+    assert_eq!(
+        lines[1],
+        "loop alice>bob [] 483 rejected rang None final Some(0)"
+    );
+}
