@@ -36,10 +36,26 @@
 //! opinion: one parser, one routing decision, one editor. Decisions are pure: they take bytes and
 //! `now`, and return bytes and actions.
 
+/// Whether this thread's proxies are to have one of these [bugs on purpose](crate::sabotage).
+#[cfg(feature = "sabotage")]
+macro_rules! sabotaged {
+    ($($bug:ident)|+) => {
+        $(crate::sabotage::has(crate::sabotage::Bug::$bug))||+
+    };
+}
+#[cfg(not(feature = "sabotage"))]
+macro_rules! sabotaged {
+    ($($bug:ident)|+) => {
+        false
+    };
+}
+
 pub mod limits;
 pub mod metrics;
 pub mod net;
 pub mod publish;
+#[cfg(feature = "sabotage")]
+pub mod sabotage;
 pub mod time;
 pub mod verdict;
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Modules from the ground up. A module may import modules of lower rows, and of its own row only
 /// what [`EXCEPTIONS`] names.
 const ROWS: &[&[&str]] = &[
-    &["limits", "time", "net"],
+    &["limits", "time", "net", "sabotage"],
     &["verdict"],
     &["metrics", "config", "xsk", "sys", "publish"],
     &["packet", "sip", "stun", "journal"],

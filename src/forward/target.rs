@@ -358,7 +358,7 @@ impl Context<'_> {
 
     /// Where a request goes that the table has to decide about.
     fn by_table(&self, routes: &RouteSet) -> Result<Choice, Rejection> {
-        let pin = self.pin();
+        let pin = self.pin().filter(|_| !sabotaged!(HashByBranch));
         match self.continued(pin) {
             Some(choice) => Ok(choice),
             None => self.by_rule(routes, self.admitting_rule(routes, false)?, pin),
@@ -523,6 +523,12 @@ impl Context<'_> {
             &routes.request_uri.uri,
             self.flow.peer.ip(),
         );
+        let by = match self.message.top_via() {
+            Some(via) if sabotaged!(HashByBranch) => {
+                AffinityKey(u64::try_from(self.branch(via).hash() >> 64).unwrap_or(0))
+            }
+            _ => by,
+        };
         let (chosen, ground) = match self.server_of_named_dialog(pool, key) {
             Some(server) => (Some(server), Ground::NamedDialog),
             None => {
@@ -554,7 +560,8 @@ impl Context<'_> {
             return Err(Rejection::NoServer(pool.no_server_code()));
         };
         let chosen = self.unthrottled(routes, pool, by, chosen)?;
-        if !self.plan.rules.pins {
+        let forgetful = sabotaged!(DropPin | HashByBranch);
+        if !self.plan.rules.pins || forgetful {
             self.note(index, key, by, ground, Some(chosen.index));
             return Ok(chosen);
         }

@@ -99,7 +99,7 @@ impl Scene<'_> {
             .get(number)
             .is_some_and(|attempt| attempt.state.is_open());
         self.enter_client(record, number, ClientState::Invite(state), actions);
-        if actions.contains(Actions::SEND_ACK) {
+        if actions.contains(Actions::SEND_ACK) && !(sabotaged!(ForgetAck) && status == 486) {
             self.send_ack(record, number, buffer.payload());
         }
         let Some(attempt) = record.attempts.get_mut(number) else {
@@ -125,12 +125,17 @@ impl Scene<'_> {
             if status > 100 {
                 attempt.rang = true;
                 // RFC 3261 §16.7 step 2: reset by 101 to 199, not by 100.
-                attempt.ring = ring;
+                if !sabotaged!(ForgetTimerCReset) {
+                    attempt.ring = ring;
+                }
             }
             // RFC 3261 §9.1: a CANCEL waits for the first provisional response.
             if let Cancel::Wanted(reason) = attempt.cancel {
                 self.send_cancel(record, number, reason);
-            } else if attempt.abandoned && attempt.cancel == Cancel::None {
+            } else if attempt.abandoned
+                && attempt.cancel == Cancel::None
+                && !sabotaged!(LetAbandonedRing)
+            {
                 self.send_cancel(record, number, CancelReason::Elsewhere);
             }
             let abandoned = record
@@ -138,7 +143,8 @@ impl Scene<'_> {
                 .get(number)
                 .is_none_or(|attempt| attempt.abandoned);
             // RFC 3261 §16.7 step 5: never a 100, all others at once.
-            if status == 100 || abandoned || !record.server.is_open() {
+            if status == 100 && !sabotaged!(ForwardTrying) || abandoned || !record.server.is_open()
+            {
                 return Verdict::Absorb;
             }
             return self.pass_up(record, status, buffer, flow);
@@ -174,9 +180,14 @@ impl Scene<'_> {
             .attempts
             .get(number)
             .is_some_and(|attempt| attempt.abandoned);
-        // RFC 3261 §21.6: a 6xx is the answer of all.
-        if status < 600 && abandoned && record.has_live_attempt() {
-            self.keep_best(record, status, buffer.payload());
+        if abandoned && record.has_live_attempt() {
+            self.keep_best(record, number, status, buffer.payload());
+            if status >= 600 {
+                // RFC 3261 §16.7 step 5: "not immediately forwarded", but all that is pending is
+                // cancelled, and no new branch made.
+                record.hunts = None;
+                self.cancel_others(record, number);
+            }
             return Verdict::Absorb;
         }
         if !abandoned && self.is_hunted(record, status) && self.hunt(record) {
@@ -187,10 +198,14 @@ impl Scene<'_> {
             if rang && let Some(tag) = self.forwarder.message.to_tag() {
                 self.send_early_end(record, tag.of(buffer.payload()), status);
             }
-            self.keep_best(record, status, buffer.payload());
+            self.keep_best(record, number, status, buffer.payload());
             return Verdict::Absorb;
         }
+        let server = record.attempts.get(number).and_then(|of| of.server);
         let verdict = self.conclude(record, Some((status, buffer, flow)));
+        if verdict == Verdict::Transmit {
+            self.repin(record, server);
+        }
         self.cancel_others(record, number);
         verdict
     }
@@ -245,7 +260,7 @@ impl Scene<'_> {
     }
 
     /// Keeps a final response if it is better than the best so far.
-    fn keep_best(&mut self, record: &mut Record, status: u16, bytes: &[u8]) {
+    fn keep_best(&mut self, record: &mut Record, number: usize, status: u16, bytes: &[u8]) {
         if record
             .best
             .as_ref()
@@ -266,6 +281,7 @@ impl Scene<'_> {
         };
         let old = record.best.replace(Best {
             status,
+            server: record.attempts.get(number).and_then(|of| of.server),
             bytes: kept,
         });
         if let Some(old) = old {
@@ -353,7 +369,7 @@ impl Scene<'_> {
         {
             return;
         }
-        if attempt.state.is_silent() {
+        if attempt.state.is_silent() && !sabotaged!(CancelAtOnce) {
             attempt.cancel = Cancel::Wanted(reason);
         } else {
             self.send_cancel(record, number, reason);

@@ -489,8 +489,14 @@ impl Proxy {
             self.settle(handle, plan, now, out);
             return verdict;
         }
-        self.forwarder
-            .pass_response(own, self.rescue, plan, buffer, flow, now)
+        self.forwarder.pass_response(
+            own,
+            self.rescue || sabotaged!(ForwardStray),
+            plan,
+            buffer,
+            flow,
+            now,
+        )
     }
 
     /// An ICMP error says that a request of ours cannot be delivered: `quoted` is its beginning.
@@ -642,7 +648,7 @@ impl Proxy {
         let Some(record) = self.records.at_mut(handle) else {
             return;
         };
-        if record.is_over() {
+        if record.is_over() && !sabotaged!(KeepTransaction) {
             self.close(handle);
             return;
         }

@@ -225,6 +225,8 @@ impl Attempt {
 #[derive(Debug)]
 pub(super) struct Best {
     pub(super) status: u16,
+    /// Whose it is.
+    pub(super) server: Option<ServerIndex>,
     pub(super) bytes: Blob,
 }
 

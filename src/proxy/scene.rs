@@ -6,7 +6,7 @@ use super::desk::Desk;
 use super::outbox::Outbox;
 use super::record::{Attempt, Best, Cancel, ClientState, Due, Record, Repeat, ServerState};
 use super::retry_budget::RetryBudget;
-use crate::affinity::Mode;
+use crate::affinity::{Mode, NewPin, Transaction};
 use crate::balance::{Board, CallLeases, Work};
 use crate::forward::{Course, Decision, Extras, Forwarder, Forwarding};
 use crate::net::{Flow, ListenerIndex, ServerIndex, SocketAddr};
@@ -58,7 +58,12 @@ impl Scene<'_> {
         flow: &mut Flow,
     ) -> Verdict {
         let actions = self.step_server(record, status);
-        if !actions.contains(Actions::SEND_RESPONSE) {
+        // RFC 3261 §16.7 step 9: a 2xx whose server transaction has ended before this client
+        // transaction is forwarded without it.
+        let late = record.server.is_over()
+            && record.method == Method::Invite
+            && (200..300).contains(&status);
+        if !actions.contains(Actions::SEND_RESPONSE) && !late {
             return Verdict::Absorb;
         }
         let Some(way) = self.reply_flow(record) else {
@@ -74,11 +79,39 @@ impl Scene<'_> {
         Verdict::Transmit
     }
 
+    /// The Call-ID belongs to the server that the client hears of, which need not be the last that
+    /// was tried: it alone knows the nonce of its challenge.
+    pub(super) fn repin(&self, record: &Record, server: Option<ServerIndex>) {
+        let pins = &self.forwarder.base.pins;
+        let key = record.pin_key;
+        if let Some(server) = server
+            && self.plan.rules.pins
+            && let Some(pin) = pins.find(key, self.now).filter(|pin| pin.server != server)
+        {
+            let transaction = Transaction {
+                invite: record.method == Method::Invite,
+                cseq: record.cseq,
+            };
+            let new = NewPin {
+                server,
+                mode: Mode::Stateful,
+                transaction,
+            };
+            let _moved = pins.replace(key, pin.server, new, self.now);
+        }
+    }
+
     /// Sends a kept response as the final one.
     pub(super) fn pass_best_up(&mut self, record: &mut Record) {
-        let Some(Best { status, bytes }) = record.best.take() else {
+        let Some(best) = record.best.take() else {
             return;
         };
+        let Best {
+            status,
+            server,
+            bytes,
+        } = best;
+        self.repin(record, server);
         let actions = self.step_server(record, status);
         if actions.contains(Actions::SEND_RESPONSE) {
             self.desk.forget(&mut record.last);
@@ -427,7 +460,7 @@ impl Scene<'_> {
         if let Some(end) = end {
             attempt.end = end;
         }
-        if !state.is_silent() {
+        if !state.is_silent() && !sabotaged!(HuntAfterProvisional) {
             attempt.silence = Due::NEVER;
         }
         if !state.is_open() {

@@ -71,7 +71,11 @@ impl Scene<'_> {
                 self.desk.forget(&mut record.reasons);
                 record.reasons = kept;
             }
-            for number in 0..record.attempts.len() {
+            let reached = match sabotaged!(AbsorbCancel) {
+                true => 0,
+                false => record.attempts.len(),
+            };
+            for number in 0..reached {
                 self.cancel(record, number, CancelReason::Client);
             }
         }
@@ -208,7 +212,11 @@ impl Scene<'_> {
             }
         };
         self.enter_client(record, number, state, actions);
-        if actions.contains(Actions::SEND_REQUEST) {
+        if sabotaged!(RetransmitOnNewBranch)
+            && let Some(server) = record.attempts.get(number).and_then(|of| of.server)
+        {
+            let _added = self.start_attempt(record, server);
+        } else if actions.contains(Actions::SEND_REQUEST) {
             self.resend(record, number);
         } else if let Some(attempt) = record.attempts.get_mut(number) {
             attempt.resend.stop();
@@ -228,7 +236,8 @@ impl Scene<'_> {
             return;
         };
         attempt.silence = Due::NEVER;
-        if attempt.abandoned || !attempt.state.is_silent() {
+        let spoken = !attempt.state.is_silent() && !sabotaged!(HuntAfterProvisional);
+        if attempt.abandoned || spoken {
             return;
         }
         if let Some(server) = attempt.server {

@@ -14,11 +14,18 @@ use viaduct::metrics::WorkerMetrics;
 use viaduct::net::{Flow, ListenerIndex, SocketAddr, WorkerIndex};
 use viaduct::packet::Buffer;
 use viaduct::proxy::{Outbox, Proxy, Room};
-use viaduct::route::{Plan, ServerRegistry};
+use viaduct::route::{Health, Plan, ServerRegistry, Standing, server_id};
 use viaduct::time::Instant;
 use viaduct::verdict::{DropReason, Verdict};
 
 use crate::scenario::{Farm, SERVERS};
+
+/// Room for every call of a seed.
+const ROOM: Room = Room {
+    transactions: 256,
+    message_bytes: 1 << 20,
+    rescue: false,
+};
 
 /// Bytes in front of a received message.
 const HEADROOM: usize = 768;
@@ -95,6 +102,8 @@ impl Plans {
             weights: [Some(1); SERVERS],
             stateful: true,
             hunting: true,
+            reach: "destination",
+            down: 0,
             two_armed: false,
         });
         plans
@@ -108,19 +117,17 @@ impl Plans {
             Ok(config) => config,
             Err(error) => panic!("{error}\n{}", farm.config()),
         };
-        let plan = Plan::build(&config, &mut self.registry, &self.keys);
+        let mut standing = Standing::new();
+        for server in (0..SERVERS).filter(|server| farm.down & 1 << server != 0) {
+            let id = server_id(&format!("s{server}"));
+            standing.update(id, |of| of.health = Health::Down);
+        }
+        let plan = Plan::build_standing(&config, &mut self.registry, &self.keys, &standing);
         let plan = Arc::new(plan.expect("the configuration was checked"));
         self.plans.insert(*farm, plan.clone());
         plan
     }
 }
-
-/// More than the calls of one seed need.
-const ROOM: Room = Room {
-    transactions: 4096,
-    message_bytes: 8 << 20,
-    rescue: false,
-};
 
 thread_local! {
     static PLANS: RefCell<Plans> = RefCell::new(Plans::new());
@@ -131,18 +138,18 @@ pub(crate) fn plan(farm: &Farm) -> Arc<Plan> {
 }
 
 impl Balancer {
-    pub(crate) fn new(farm: &Farm, workers: u8) -> Self {
+    pub(crate) fn new(farm: &Farm, workers: u8, now: Instant) -> Self {
         let mut balancer = Self {
             plan: plan(farm),
             workers: Vec::new(),
             memory: vec![0; KERNEL_BUFFER_LEN],
         };
-        balancer.restart(workers);
+        balancer.restart(workers, now);
         balancer
     }
 
     /// A new process: secret and configuration are what it has of the old one.
-    pub(crate) fn restart(&mut self, workers: u8) {
+    pub(crate) fn restart(&mut self, workers: u8, now: Instant) {
         let pins = Arc::new(Pins::new(1024));
         let shared = Arc::new(Shared::new(0));
         let board = Arc::new(Board::new());
@@ -152,7 +159,7 @@ impl Balancer {
                 let worker = WorkerIndex(worker);
                 let forwarder = Forwarder::new(worker, workers, pins.clone(), metrics);
                 let forwarder = forwarder.with_shared(shared.clone());
-                Proxy::new(forwarder, ROOM, board.clone(), Instant::ZERO)
+                Proxy::new(forwarder, ROOM, board.clone(), now)
             })
             .collect();
     }
@@ -202,11 +209,12 @@ impl Balancer {
         worker: usize,
         flow: Flow,
         quoted: &[u8],
+        hops: u8,
         now: Instant,
         out: &mut Outputs,
     ) -> Fate {
         let proxy = &mut self.workers[worker];
-        match proxy.on_unreachable(&self.plan, quoted, &flow, 0, now, out) {
+        match proxy.on_unreachable(&self.plan, quoted, &flow, hops, now, out) {
             Verdict::HandOver(home) => Fate::HandOver(usize::from(home.0)),
             Verdict::Drop(reason) => Fate::Dropped(reason),
             Verdict::Transmit | Verdict::Absorb => Fate::Done,
@@ -225,6 +233,11 @@ impl Balancer {
 
     /// Transactions that are still open, and bytes kept for them.
     pub(crate) fn held(&self) -> (usize, usize) {
-        (0, 0)
+        let open = self
+            .workers
+            .iter()
+            .map(|of| of.open_transactions() as usize + of.armed_timers() as usize);
+        let bytes = self.workers.iter().map(Proxy::kept_bytes);
+        (open.sum(), bytes.sum())
     }
 }

@@ -68,6 +68,7 @@ pub(crate) struct Client {
     dialogs: Vec<Dialog>,
     /// The CSeq of the re-INVITE and its dialog, while it lasts.
     reinvite: bool,
+    hang_ups: u32,
 }
 
 fn vip() -> SocketAddr {
@@ -98,6 +99,7 @@ impl Client {
             acks: Vec::new(),
             dialogs: Vec::new(),
             reinvite: false,
+            hang_ups: 0,
         }
     }
 
@@ -418,7 +420,9 @@ impl Client {
     }
 
     fn hang_up(&mut self, net: &mut Network, number: usize) {
-        if self.reinvite && self.is_open() {
+        self.hang_ups += 1;
+        // The second INVITE first; but not for ever, its answer may be lost with the balancer.
+        if self.reinvite && self.is_open() && self.hang_ups < 20 {
             self.set(net, Duration::from_secs(5), ClientTimer::HangUp);
             return;
         }

@@ -18,6 +18,9 @@ pub(crate) const SLACK: Duration = Duration::from_millis(1500);
 /// RFC 3261 §16.6 step 11: "larger than 3 minutes".
 pub(crate) const TIMER_C_MIN: Duration = Duration::from_secs(180);
 
+/// Timers may fire this much early: records count whole milliseconds.
+pub(crate) const TICK: Duration = Duration::from_millis(2);
+
 /// A rule that was broken, and the call it was broken for.
 #[derive(Clone, Debug)]
 pub(crate) struct Violation {
@@ -43,6 +46,8 @@ struct Branch {
     unreachable: Option<Instant>,
     /// Another one was begun in its place.
     abandoned: Option<Instant>,
+    /// A response came when nobody waited for one any more.
+    lapsed: bool,
 }
 
 impl Branch {
@@ -52,6 +57,10 @@ impl Branch {
 
     /// Whether its transaction must still be there: a response that comes now is not a stray.
     fn is_awaited(&self, now: Instant) -> bool {
+        // RFC 3261 §17.1.4: a transport error ends a transaction.
+        if self.lapsed || self.unreachable.is_some() {
+            return false;
+        }
         let margin = T1_64.saturating_sub(SLACK);
         match (self.accepted, self.refused, self.abandoned, self.cancelled) {
             (Some(at), ..) | (_, Some((_, at)), ..) | (_, _, _, Some(at)) => now.since(at) < margin,
@@ -83,13 +92,18 @@ struct Invite {
     refused: Option<(u16, u64, u32, Instant)>,
     accepted: Option<Instant>,
     acknowledged: bool,
+    /// Refused without a transaction.
+    turned_away: bool,
     /// What was known of it is lost.
     forgotten: bool,
+    /// It has come again since.
+    reborn: bool,
 }
 
 impl Invite {
     fn rang(&self) -> bool {
-        self.branches.iter().any(|branch| branch.ringing.is_some())
+        let rings = |branch: &Branch| branch.ringing.is_some() && branch.abandoned.is_none();
+        self.branches.iter().any(rings)
     }
 
     fn is_answered(&self) -> bool {
@@ -129,12 +143,20 @@ pub(crate) enum Cause<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
     Nothing,
-    Invite { first: bool },
+    Invite {
+        first: bool,
+    },
     Cancel,
     AckOfRefusal,
-    Provisional(u16),
-    Acceptance { awaited: bool, stray: bool },
-    Refusal { awaited: bool },
+    /// Status, and whether it was awaited.
+    Provisional(u16, bool),
+    Acceptance {
+        awaited: bool,
+        stray: bool,
+    },
+    Refusal {
+        awaited: bool,
+    },
 }
 
 /// One step: one message or timer, and what was sent on it.
@@ -180,6 +202,14 @@ pub(crate) struct Rules {
     pub(crate) stateful: bool,
     pub(crate) hunting: bool,
     pub(crate) attempt: Duration,
+    /// Servers known to be down, a bit each.
+    pub(crate) down: u8,
+}
+
+impl Rules {
+    fn is_down(self, server: usize) -> bool {
+        self.down & 1 << server != 0
+    }
 }
 
 #[derive(Debug)]
@@ -196,10 +226,15 @@ impl Judge {
                 stateful: farm.stateful,
                 hunting: farm.hunting,
                 attempt: Duration::from_secs(2),
+                down: 0,
             },
             calls: (0..calls).map(|_| Call::default()).collect(),
             step: Step::NONE,
         }
+    }
+
+    pub(crate) fn reloaded(&mut self, farm: &Farm) {
+        self.rules.down = farm.down;
     }
 
     /// The process is a new one: what was open is open for nobody.
@@ -224,7 +259,7 @@ impl Judge {
         match cause {
             Cause::Timer => {}
             Cause::Unreachable(view) => {
-                let Some((at, branch)) = self.find_branch(view) else {
+                let Some((at, branch)) = self.find_quoted(view) else {
                     return;
                 };
                 self.step.at = Some(at);
@@ -251,6 +286,20 @@ impl Judge {
             .iter()
             .position(|branch| branch.id == id)?;
         Some(((call, invite), branch))
+    }
+
+    /// The same for a quoted request, which may end before its Call-ID.
+    fn find_quoted(&self, view: &View<'_>) -> Option<((usize, usize), usize)> {
+        let id = digest(view.branch);
+        let calls = self.calls.iter().enumerate();
+        let mut branches = calls.flat_map(|(call, notes)| {
+            let invites = notes.invites.iter().enumerate();
+            invites.flat_map(move |(invite, of)| {
+                let branches = of.branches.iter().enumerate();
+                branches.map(move |(number, branch)| (((call, invite), number), branch.id))
+            })
+        });
+        branches.find(|(_, of)| *of == id).map(|(found, _)| found)
     }
 
     fn on_request(&mut self, view: &View<'_>, from: SocketAddr, now: Instant) {
@@ -284,13 +333,16 @@ impl Judge {
                     refused: None,
                     accepted: None,
                     acknowledged: false,
+                    turned_away: false,
                     forgotten: false,
+                    reborn: false,
                 });
                 self.step.meaning = Meaning::Invite { first: true };
                 self.step.at = Some((call, notes.invites.len() - 1));
             }
             (Method::Invite, Some(invite)) => {
                 notes.invites[invite].copies += 1;
+                notes.invites[invite].reborn = notes.invites[invite].forgotten;
                 self.step.meaning = Meaning::Invite { first: false };
                 self.step.at = Some((call, invite));
             }
@@ -315,9 +367,12 @@ impl Judge {
         let Some((at, number)) = self.find_branch(view) else {
             return;
         };
-        let forgotten = self.calls[at.0].invites[at.1].forgotten;
+        let Invite {
+            forgotten, reborn, ..
+        } = self.calls[at.0].invites[at.1];
         let branch = self.branch(at, number);
         let awaited = branch.is_awaited(now) && !forgotten;
+        branch.lapsed = !awaited;
         let server = branch.server;
         let meaning = match view.status {
             100..200 => {
@@ -325,14 +380,14 @@ impl Judge {
                 if view.status > 100 {
                     branch.ringing = Some(now);
                 }
-                Meaning::Provisional(view.status)
+                Meaning::Provisional(view.status, awaited)
             }
             200..300 => {
                 if branch.abandoned.is_some() {
                     tally.abandoned_answered += 1;
                 }
                 let first = *branch.accepted.get_or_insert(now);
-                let stray = forgotten || now.since(first) > T1_64 + SLACK;
+                let stray = forgotten && !reborn || !forgotten && now.since(first) > T1_64 + SLACK;
                 let tag = digest(view.to_tag);
                 let dialogs = &mut self.calls[at.0].dialogs;
                 if !dialogs.iter().any(|(of, _)| *of == tag) {
@@ -342,9 +397,6 @@ impl Judge {
             }
             status => {
                 branch.refused.get_or_insert((status, now));
-                if matches!(status, 401 | 407) {
-                    self.calls[at.0].challenged = Some((server, now));
-                }
                 Meaning::Refusal { awaited }
             }
         };
@@ -360,7 +412,8 @@ impl Judge {
         }
         for (number, call) in self.calls.iter().enumerate() {
             for invite in call.invites.iter().filter(|invite| !invite.forgotten) {
-                if !invite.is_answered() {
+                let turned_away = invite.turned_away && invite.branches.is_empty();
+                if !invite.is_answered() && !turned_away {
                     let text = format!("INVITE {} never got a final response", invite.cseq);
                     return self.fail(number, text);
                 }
@@ -368,6 +421,7 @@ impl Judge {
                 if let Some((status, _, copies, _)) = invite.refused
                     && !invite.acknowledged
                     && invite.accepted.is_none()
+                    && !invite.branches.is_empty()
                     && copies < 8
                 {
                     let text =
@@ -379,6 +433,9 @@ impl Judge {
                         && branch.refused.is_none()
                         && branch.accepted.is_none()
                         && branch.unreachable.is_none()
+                        && branch.abandoned.is_none_or(|at| {
+                            at.since(branch.first_sent) >= self.rules.attempt + TICK
+                        })
                 };
                 if let Some(branch) = invite.branches.iter().find(silent)
                     && branch.sends < 3
@@ -396,7 +453,9 @@ impl Judge {
     /// can answer it any more.
     pub(crate) fn is_excused(&self, call: usize) -> bool {
         let invite = self.calls[call].invites.last();
-        !self.rules.stateful || invite.is_none_or(|invite| invite.forgotten || invite.is_answered())
+        !self.rules.stateful
+            || invite
+                .is_none_or(|invite| invite.forgotten || invite.turned_away || invite.is_answered())
     }
 
     /// Whether servers may meet what they did not ask for: the balancer kept nothing of the call.

@@ -27,6 +27,8 @@ pub(crate) enum Event {
         flow: Flow,
         bytes: Vec<u8>,
         quoted: bool,
+        /// How often it was handed over.
+        hops: u8,
     },
     /// An ICMP error quotes a request of ours.
     Unreachable {

@@ -41,6 +41,10 @@ pub(crate) struct Farm {
     pub(crate) weights: Weights,
     pub(crate) stateful: bool,
     pub(crate) hunting: bool,
+    /// Key `reach` of the pool.
+    pub(crate) reach: &'static str,
+    /// Servers that do not answer, as the health checks say: a bit each.
+    pub(crate) down: u8,
     /// Servers on another address of ours than clients.
     pub(crate) two_armed: bool,
 }
@@ -48,20 +52,28 @@ pub(crate) struct Farm {
 impl Farm {
     pub(crate) fn config(&self) -> String {
         let mut text = String::from("[sip]\nanswers_per_second = 0\nanswers_per_source = 0\n");
+        let stateful = if self.stateful { "[\"INVITE\"]" } else { "[]" };
         let mut listener = |name: &str, address: &str, side: &str| {
             let _ = writeln!(
                 text,
-                "[[listeners]]\nname = \"{name}\"\naddress = \"{address}\"\nside = \"{side}\""
+                "[[listeners]]\nname = \"{name}\"\naddress = \"{address}\"\nside = \"{side}\"\n\
+                 stateful = {stateful}"
             );
-            if !self.stateful {
-                text += "stateful = []\n";
-            }
         };
         listener("clients", VIP, "outside");
         if self.two_armed {
             listener("servers", FARM_SIDE, "farm");
         }
-        text += "[[pools]]\nname = \"farm\"\nnetworks = [\"198.18.1.8/29\"]\nservers = [\n";
+        let reach = self.reach;
+        let hunting = match self.hunting {
+            true => "hunt_on = [503]\nretry_budget = 100",
+            false => "hunt_on = []\nretry_budget = 0",
+        };
+        let _ = writeln!(
+            text,
+            "[[pools]]\nname = \"farm\"\nnetworks = [\"198.18.1.8/29\"]\nreach = \"{reach}\"\n\
+             {hunting}\nservers = ["
+        );
         for (server, weight) in self.weights.iter().enumerate() {
             if let Some(weight) = weight {
                 let address = server_address(server);
@@ -93,6 +105,9 @@ pub(crate) enum Change {
     Reload(Farm),
     Falls(usize, Illness),
     Recovers(usize),
+    /// The health checks have found it out.
+    Down(usize),
+    Up(usize),
     /// The balancer's process dies and is started again.
     Restart,
 }
@@ -137,6 +152,8 @@ pub(crate) struct CallPlan {
     pub(crate) trying: bool,
     pub(crate) rings_after: Option<Duration>,
     pub(crate) answers_after: Duration,
+    /// How long it rings where nobody answers.
+    pub(crate) rings_for: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -146,6 +163,8 @@ pub(crate) struct Scenario {
     pub(crate) farm: Farm,
     pub(crate) clients: Faults,
     pub(crate) servers: Faults,
+    /// Per mille of handed-over messages that find the ring full.
+    pub(crate) rings_full: u32,
     pub(crate) changes: Vec<(Duration, Change)>,
     pub(crate) calls: Vec<CallPlan>,
 }
@@ -205,6 +224,7 @@ fn call(rng: &mut Rng, number: usize) -> CallPlan {
             6..9 => rng.millis(4000, 20_000),
             _ => rng.millis(20_000, 60_000),
         },
+        rings_for: Duration::from_secs(400),
     }
 }
 
@@ -225,9 +245,10 @@ impl Scenario {
         weights[..count].fill(Some(1));
         let farm = Farm {
             weights,
-            // Nothing holds a transaction yet.
-            stateful: false,
+            stateful: !rng.chance(100),
             hunting: rng.chance(600),
+            reach: rng.pick(&["destination", "destination", "route", "request-uri"]),
+            down: 0,
             two_armed: rng.chance(300),
         };
         let mut changes = Vec::new();
@@ -261,6 +282,10 @@ impl Scenario {
             let (server, for_ms) = (rng.index(count), rng.millis(3000, 60_000));
             changes.push((at, Change::Falls(server, illness(&mut rng))));
             changes.push((at + for_ms, Change::Recovers(server)));
+            if rng.chance(500) {
+                changes.push((at + rng.millis(500, 6000), Change::Down(server)));
+                changes.push((at + for_ms + rng.millis(500, 6000), Change::Up(server)));
+            }
         }
         if rng.chance(80) {
             let at = rng.millis(20_000, LENGTH.as_millis() as u64 - 60_000);
@@ -272,6 +297,7 @@ impl Scenario {
             farm,
             clients: faults(&mut rng, 200),
             servers: faults(&mut rng, 100),
+            rings_full: rng.pick(&[0, 0, 0, 5, 50]),
             changes,
             calls: (0..CALLS).map(|number| call(&mut rng, number)).collect(),
         }

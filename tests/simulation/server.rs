@@ -262,7 +262,7 @@ impl Server {
             Manner::Challenges(status) => send(net, ms(3), status),
             Manner::Rings => {
                 send(net, ringing, 180);
-                send(net, Duration::from_secs(400) + ringing, 480);
+                send(net, plan.rings_for + ringing, 480);
             }
             Manner::RingsThenDead => send(net, ringing, 180),
             Manner::Silent | Manner::OnlyTrying => {}

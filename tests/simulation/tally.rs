@@ -30,6 +30,7 @@ tally! {
     /// Decisions of workers.
     decided,
     handed_over,
+    rings_full,
     worker_timers,
     reloads,
     drains,
@@ -38,6 +39,7 @@ tally! {
     servers_refusing,
     servers_overloaded,
     servers_slow,
+    servers_down,
     unreachables,
     // What callers saw.
     answered,

@@ -10,7 +10,7 @@ use crate::message::View;
 use crate::network::{Arm, ClientTimer, Event, Network};
 use crate::rng::Rng;
 use crate::scenario::{
-    Change, Illness, LENGTH, SERVERS, Scenario, client_address, server_address, server_at,
+    Change, Farm, Illness, LENGTH, SERVERS, Scenario, client_address, server_address, server_at,
 };
 use crate::server::Server;
 use crate::tally::Tally;
@@ -22,6 +22,7 @@ const QUOTED: usize = 548;
 
 pub(crate) struct World {
     scenario: Scenario,
+    farm: Farm,
     net: Network,
     balancer: Balancer,
     clients: Vec<Client>,
@@ -42,12 +43,13 @@ impl World {
             .collect();
         let servers = (0..SERVERS).map(|server| Server::new(server, &scenario.calls));
         Self {
+            balancer: Balancer::new(&scenario.farm, scenario.workers, net.now),
             net,
-            balancer: Balancer::new(&scenario.farm, scenario.workers),
             judge: Judge::new(&scenario.farm, clients.len()),
             clients,
             servers: servers.collect(),
             out: Outputs::default(),
+            farm: scenario.farm,
             timers: vec![None; usize::from(scenario.workers)],
             scenario,
         }
@@ -70,7 +72,7 @@ impl World {
         self.net.at(begin + LENGTH, Event::Tick);
         while let Some(event) = self.net.next() {
             if self.net.now.since(begin) > END {
-                return Err(self.fault(0, "it never ends"));
+                return Err(self.fault(0, format!("it never ends: {event:?}")));
             }
             self.on_event(event)?;
         }
@@ -80,6 +82,11 @@ impl World {
 
     pub(crate) fn trace(&self) -> &[String] {
         &self.net.trace
+    }
+
+    /// Where the callers' INVITEs have come to.
+    pub(crate) fn phases(&self) -> Vec<Phase> {
+        self.clients.iter().map(|client| client.phase).collect()
     }
 
     fn fault(&self, call: usize, text: impl Into<String>) -> Violation {
@@ -123,7 +130,7 @@ impl World {
                         local: to,
                         peer: from,
                     };
-                    self.decide(worker, flow, bytes, false, false)
+                    self.decide(worker, flow, bytes, false, 0)
                 } else {
                     Err(self.fault(0, format!("a message to {to}")))
                 }
@@ -133,7 +140,8 @@ impl World {
                 flow,
                 bytes,
                 quoted,
-            } => self.decide(worker, flow, bytes, quoted, true),
+                hops,
+            } => self.decide(worker, flow, bytes, quoted, hops),
             Event::Unreachable {
                 peer,
                 local,
@@ -149,7 +157,7 @@ impl World {
                     peer,
                 };
                 self.net.tally.unreachables += 1;
-                self.decide(worker, flow, quoted, true, false)
+                self.decide(worker, flow, quoted, true, 0)
             }
             Event::AtClient { to, bytes } => self.at_client(to, bytes),
             Event::AtServer {
@@ -185,7 +193,8 @@ impl World {
                 self.net.tally.drains +=
                     weights.filter(|weight| **weight == Some(0)).count() as u64;
                 self.net.tally.reloads += 1;
-                self.balancer.reload(&farm);
+                let down = self.farm.down;
+                self.reload(Farm { down, ..farm });
             }
             Change::Falls(server, illness) => {
                 let tally = &mut self.net.tally;
@@ -197,13 +206,33 @@ impl World {
                 } += 1;
                 self.servers[server].illness = Some(illness);
             }
+            Change::Down(server) | Change::Up(server) => {
+                let mut farm = self.farm;
+                match change {
+                    Change::Down(_) => farm.down |= 1 << server,
+                    _ => farm.down &= !(1 << server),
+                }
+                self.net.tally.servers_down += 1;
+                self.reload(farm);
+            }
             Change::Recovers(server) => self.servers[server].illness = None,
             Change::Restart => {
                 self.net.tally.restarts += 1;
-                self.balancer.restart(self.scenario.workers);
+                self.balancer.restart(self.scenario.workers, self.net.now);
                 self.judge.restarted();
                 self.timers.fill(None);
             }
+        }
+    }
+
+    fn reload(&mut self, farm: Farm) {
+        self.farm = farm;
+        self.balancer.reload(&farm);
+        self.judge.reloaded(&farm);
+        // Workers find a new plan by looking, ten times a second.
+        for worker in 0..self.balancer.workers() {
+            let at = self.net.now + self.net.rng.millis(0, 100);
+            self.arm(worker, at);
         }
     }
 
@@ -214,7 +243,7 @@ impl World {
         flow: Flow,
         bytes: Vec<u8>,
         quoted: bool,
-        handed: bool,
+        hops: u8,
     ) -> Result<(), Violation> {
         let now = self.net.now;
         self.net.tally.decided += 1;
@@ -223,13 +252,16 @@ impl World {
         let fate = if quoted {
             Ok(self
                 .balancer
-                .on_unreachable(worker, flow, &bytes, now, &mut self.out))
+                .on_unreachable(worker, flow, &bytes, hops, now, &mut self.out))
         } else {
             self.balancer
                 .on_message(worker, flow, &bytes, now, &mut self.out)
         };
         match fate.map_err(|text| self.fault(call, text))? {
-            Fate::HandOver(home) if handed || home == worker => {
+            // A quote may end before the Call-ID that says whose it is.
+            Fate::HandOver(home)
+                if home == worker || hops > 0 && !quoted || hops >= self.scenario.workers =>
+            {
                 return Err(self.fault(
                     call,
                     format!("worker {worker} hands over to {home} what was handed over"),
@@ -240,6 +272,11 @@ impl World {
                     return Err(self.fault(call, "sent and handed over"));
                 }
                 self.net.tally.handed_over += 1;
+                if self.net.rng.chance(self.scenario.rings_full) && !self.net.calm {
+                    self.net.tally.rings_full += 1;
+                    self.net.note(&bytes, "the ring of its worker is full");
+                    return Ok(());
+                }
                 // The other worker may be in the middle of a batch.
                 let wait = Duration::from_micros(5 + self.net.rng.below(400));
                 self.net.after(
@@ -249,6 +286,7 @@ impl World {
                         flow,
                         bytes,
                         quoted,
+                        hops: hops + 1,
                     },
                 );
                 return Ok(());
@@ -268,7 +306,7 @@ impl World {
             };
             self.judge.begin(&cause, now, &mut self.net.tally);
             self.send(call)?;
-            self.judge.end(now, &mut self.net.tally)?;
+            self.judge.end(&mut self.net.tally)?;
         }
         self.net.give(bytes);
         self.set_timer(worker);
@@ -285,7 +323,7 @@ impl World {
         self.judge
             .begin(&Cause::Timer, self.net.now, &mut self.net.tally);
         self.send(0)?;
-        self.judge.end(self.net.now, &mut self.net.tally)?;
+        self.judge.end(&mut self.net.tally)?;
         self.set_timer(worker);
         Ok(())
     }
@@ -295,7 +333,10 @@ impl World {
         let Some(at) = self.balancer.next_deadline(worker) else {
             return;
         };
-        let at = at.max(self.net.now);
+        self.arm(worker, at.max(self.net.now));
+    }
+
+    fn arm(&mut self, worker: usize, at: Instant) {
         if self.timers[worker].is_none_or(|set| at < set) {
             self.timers[worker] = Some(at);
             self.net.at(at, Event::WorkerTimer { worker });

@@ -1,13 +1,11 @@
 //! What must have been sent when a message was handled.
 
-use viaduct::time::Instant;
-
 use super::{Judge, Meaning, Violation};
 use crate::tally::Tally;
 
 impl Judge {
     /// The step is over.
-    pub(crate) fn end(&mut self, now: Instant, tally: &mut Tally) -> Result<(), Violation> {
+    pub(crate) fn end(&mut self, tally: &mut Tally) -> Result<(), Violation> {
         let step = self.step;
         let Some((call, at)) = step.at else {
             return Ok(());
@@ -22,7 +20,7 @@ impl Judge {
             return Ok(());
         }
         if !self.rules.stateful {
-            return self.end_stateless(call);
+            return self.end_stateless(call, at);
         }
         let branch = step.branch.map(|branch| &invite.branches[branch]);
         match step.meaning {
@@ -33,7 +31,7 @@ impl Judge {
             },
             Meaning::Invite { first: false } => {
                 // RFC 3261 §17.2.1, RFC 6026 §7.1.
-                if step.invites > 0 {
+                if step.invites > 0 && !invite.turned_away {
                     return self.fail(call, "a retransmitted INVITE is forwarded");
                 }
                 let owes =
@@ -48,7 +46,9 @@ impl Judge {
             }
             Meaning::Cancel => {
                 // RFC 3261 §16.10, §9.2.
-                if step.cancel_answers != 1 {
+                // §16.10: without its transaction it goes on, and the server answers it.
+                let passed_on = invite.is_answered() && step.cancels == 1;
+                if step.cancel_answers != 1 && !passed_on {
                     return self.fail(call, "a CANCEL without its answer");
                 }
                 let missed = |branch: &super::Branch| {
@@ -63,11 +63,12 @@ impl Judge {
                 0 => Ok(()),
                 _ => self.fail(call, "the ACK of a refusal goes on"),
             },
-            Meaning::Provisional(status) => {
+            Meaning::Provisional(status, awaited) => {
                 let Some(branch) = branch else { return Ok(()) };
-                let unwanted = invite.cancelled.is_some() || branch.abandoned.is_some();
-                let open =
-                    branch.refused.is_none() && branch.accepted.is_none() && branch.is_awaited(now);
+                let unwanted = invite.cancelled.is_some()
+                    || branch.abandoned.is_some()
+                    || invite.is_answered();
+                let open = branch.refused.is_none() && branch.accepted.is_none() && awaited;
                 if unwanted && open && branch.cancelled.is_none() {
                     return self.fail(
                         call,
@@ -77,7 +78,7 @@ impl Judge {
                 // RFC 3261 §16.7 step 5.
                 let forward =
                     status > 100 && branch.is_live() && !unwanted && !invite.is_answered();
-                if forward && branch.is_awaited(now) && step.provisionals == 0 {
+                if forward && awaited && step.provisionals == 0 {
                     return self.fail(call, format!("{status} is not forwarded"));
                 }
                 Ok(())
@@ -103,9 +104,13 @@ impl Judge {
     }
 
     /// RFC 3261 §16.11: one message in, one message out.
-    fn end_stateless(&self, call: usize) -> Result<(), Violation> {
+    fn end_stateless(&self, call: usize, at: usize) -> Result<(), Violation> {
         match (self.step.meaning, self.step.outputs) {
             (Meaning::Nothing, _) | (_, 1) => Ok(()),
+            // RFC 3261 §8.2.7: of an answer of its own.
+            (Meaning::AckOfRefusal, 0) if self.calls[call].invites[at].branches.is_empty() => {
+                Ok(())
+            }
             (meaning, outputs) => self.fail(
                 call,
                 format!("{meaning:?}: {outputs} messages of a stateless balancer"),

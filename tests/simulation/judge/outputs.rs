@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use viaduct::time::{Instant, T1_64, TIMER_C};
 
-use super::{Asked, Branch, Judge, Meaning, SLACK, TIMER_C_MIN, Violation};
+use super::{Asked, Branch, Judge, Meaning, SLACK, TICK, TIMER_C_MIN, Violation};
 use crate::message::{Method, View, digest};
 use crate::tally::Tally;
 
@@ -110,6 +110,7 @@ impl Judge {
             cancelled: None,
             unreachable: None,
             abandoned: None,
+            lapsed: false,
         });
         Ok(())
     }
@@ -141,14 +142,21 @@ impl Judge {
             && invite.branches.is_empty()
             && now.since(when) < T1_64 / 2
             && asked != server
+            && !self.rules.is_down(asked)
         {
             return self.fail(
                 call,
                 format!("s{asked} asked for a password, s{server} gets it"),
             );
         }
+        // Who is not there has not got it.
+        let has = |other: &&usize| {
+            let gone = |branch: &Branch| branch.server == **other && branch.unreachable.is_some();
+            let mut branches = notes.invites.iter().flat_map(|invite| &invite.branches);
+            **other != server && !self.rules.is_down(**other) && !branches.any(gone)
+        };
         if !self.rules.hunting
-            && let Some(other) = notes.servers.iter().find(|other| **other != server)
+            && let Some(other) = notes.servers.iter().find(has)
         {
             return self.fail(
                 call,
@@ -171,12 +179,13 @@ impl Judge {
         if invite.branches.is_empty() {
             return Ok(());
         }
+        let stays = |of: &Branch| of.unreachable.is_none() && !rules.is_down(of.server);
         let mut wrong = None;
         if invite.is_answered() {
             wrong = Some("another branch after the final response");
         } else if invite.cancelled.is_some() {
             wrong = Some("another branch after the caller's CANCEL");
-        } else if !rules.hunting || invite.in_dialog {
+        } else if invite.in_dialog || !rules.hunting && invite.branches.iter().any(stays) {
             wrong = Some("another branch without hunting");
         } else if invite.rang() {
             wrong = Some("another branch after a provisional response");
@@ -187,7 +196,8 @@ impl Judge {
             if branch.accepted.is_some() {
                 wrong = wrong.or(Some("another branch after a 2xx"));
             }
-            match branch.refused {
+            // Who is given up may say what it likes.
+            match branch.refused.filter(|_| branch.abandoned.is_none()) {
                 Some((503, _)) => continue,
                 Some(_) => {
                     wrong = wrong.or(Some("another branch after a response that is no reason"))
@@ -197,9 +207,10 @@ impl Judge {
             if !branch.is_live() {
                 continue;
             }
-            let silent =
-                branch.provisional.is_none() && now.since(branch.first_sent) >= rules.attempt;
-            if !silent && branch.unreachable.is_none() {
+            let silent = branch.provisional.is_none()
+                && now.since(branch.first_sent) + TICK >= rules.attempt;
+            let down = rules.is_down(branch.server) && branch.ringing.is_none();
+            if !silent && branch.unreachable.is_none() && !down {
                 wrong = wrong.or(Some("two live branches"));
             }
             branch.abandoned = Some(now);
@@ -227,10 +238,11 @@ impl Judge {
             return self.fail(call, "a CANCEL of no INVITE");
         };
         let asked = invite.cancelled.is_some();
+        let answered = invite.is_answered();
         let sibling = invite
             .branches
             .iter()
-            .any(|branch| branch.accepted.is_some());
+            .any(|branch| branch.accepted.is_some() || matches!(branch.refused, Some((600.., _))));
         let forgotten = invite.forgotten;
         let Some(branch) = invite.branches.iter_mut().find(|branch| branch.id == id) else {
             return if forgotten {
@@ -252,11 +264,14 @@ impl Judge {
             return Ok(());
         }
         // RFC 3261 §9.1: the client "MUST wait for the arrival of a provisional response".
-        if branch.provisional.is_none() {
+        // RFC 3261 §16.10: one whose INVITE is over is forwarded without a transaction.
+        let over = answered && self.step.meaning == Meaning::Cancel;
+        if branch.provisional.is_none() && !over {
             return self.fail(call, "a CANCEL before a provisional response");
         }
         let first = branch.cancelled.is_none();
-        if first && !asked && !sibling && branch.abandoned.is_none() {
+        let down = self.rules.is_down(server);
+        if first && !asked && !sibling && branch.abandoned.is_none() && !down && !answered {
             if !timer_c {
                 return self.fail(
                     call,
@@ -283,7 +298,9 @@ impl Judge {
             // Of a 2xx: it has a branch of its own.
             return Ok(());
         };
-        if branch.server != server {
+        // Without a transaction a Call-ID has one pin, and who is down loses it to the next INVITE.
+        let unpinned = !self.rules.stateful && self.rules.is_down(branch.server);
+        if branch.server != server && !unpinned {
             return self.fail(
                 call,
                 format!("the ACK for s{} goes to s{server}", branch.server),
@@ -324,7 +341,7 @@ impl Judge {
             return self.fail(call, "a response to no INVITE");
         };
         let invite = &mut self.calls[call].invites[at];
-        invite.responses += 1;
+        invite.responses += u32::from(!invite.branches.is_empty() || view.status == 100);
         let mut wrong = None;
         match view.status {
             100 => {
@@ -333,7 +350,7 @@ impl Judge {
                 if invite.trying > invite.copies {
                     wrong = Some("more 100s than INVITEs".to_owned());
                 }
-                if self.step.meaning == Meaning::Provisional(100) {
+                if matches!(self.step.meaning, Meaning::Provisional(100, _)) {
                     wrong = Some("the 100 of a server".to_owned());
                 }
                 if invite.is_answered() && !invite.forgotten {
@@ -357,6 +374,12 @@ impl Judge {
                     _ => wrong = Some("a 2xx that no server sent".to_owned()),
                 }
             }
+            // Nothing was begun, so nothing is remembered.
+            _ if invite.branches.is_empty() && !invite.is_answered() => {
+                self.step.refusals += 1;
+                invite.turned_away = true;
+                return Ok(());
+            }
             status => {
                 self.step.refusals += 1;
                 let bytes = digest(view.bytes);
@@ -369,11 +392,13 @@ impl Judge {
                     invite.refused.unwrap_or((status, bytes, 0, now));
                 invite.refused = Some((status_before, bytes_before, copies + 1, first));
                 let late = now.since(last.unwrap_or(invite.first_seen).max(invite.first_seen));
+                let down = self.rules;
                 let waits = |branch: &&Branch| {
                     let cancelled = branch
                         .cancelled
                         .is_some_and(|at| now.since(at) + SLACK >= T1_64);
-                    branch.is_live() && branch.provisional.is_some() && !cancelled
+                    let down = down.is_down(branch.server);
+                    branch.is_live() && branch.provisional.is_some() && !cancelled && !down
                 };
                 if invite.forgotten {
                     return Ok(());
@@ -382,7 +407,7 @@ impl Judge {
                     wrong = Some(format!(
                         "{status_before} and then another final response, {status}"
                     ));
-                } else if invite.accepted.is_some() {
+                } else if invite.accepted.is_some() && copies == 0 {
                     wrong = Some(format!("{status} after a 2xx"));
                 } else if copies == 0 && late > TIMER_C + T1_64 + SLACK * 2 {
                     wrong = Some(format!("{status} after {late:?}"));
@@ -398,6 +423,21 @@ impl Judge {
                     wrong = Some("503 of a server is forwarded".to_owned());
                 }
             }
+        }
+        let first = invite.refused.is_some_and(|(_, _, copies, _)| copies == 1);
+        if matches!(view.status, 401 | 407) && wrong.is_none() && first {
+            // Of several that asked, the one that the caller hears of.
+            let of_step = self
+                .step
+                .branch
+                .filter(|_| self.step.at == Some((call, at)));
+            let of_step = of_step.map(|branch| &invite.branches[branch]);
+            let asks = |branch: &&Branch| branch.refused.is_some_and(|(of, _)| of == view.status);
+            let from = of_step
+                .filter(asks)
+                .or_else(|| invite.branches.iter().find(asks));
+            let from = from.map(|branch| (branch.server, now));
+            self.calls[call].challenged = from;
         }
         match wrong {
             Some(text) => self.fail(call, text),
