@@ -348,14 +348,16 @@ impl Lab {
 }
 
 #[track_caller]
-fn plan(config: &str, registry: &mut ServerRegistry, keys: &Arc<Keys>) -> Plan {
+fn plan(text: &str, registry: &mut ServerRegistry, keys: &Arc<Keys>) -> Plan {
     let stateful = format!("[[listeners]]\n{STATEFUL}");
-    let mut config = match Config::parse(&config.replace("[[listeners]]", &stateful)) {
+    let mut config = match Config::parse(&text.replace("[[listeners]]", &stateful)) {
         Ok(config) => config,
         Err(error) => panic!("{error}"),
     };
     // The clock stands still: no test is answered more than a second's worth.
-    config.sip.answers_per_source = None;
+    if !text.contains("answers_per_source") {
+        config.sip.answers_per_source = None;
+    }
     Plan::build(&config, registry, keys).unwrap()
 }
 
