@@ -409,12 +409,12 @@ fn r6026_a_response_without_a_request_is_dropped() {
         (
             format!("198.18.0.1;branch={t}"),
             below,
-            DropReason::ResponseStray,
+            DropReason::ResponseViaInvalid,
         ),
         (
             format!("198.18.0.1;branch={t};{v}"),
             below,
-            DropReason::ResponseStray,
+            DropReason::ResponseMac,
         ),
         (
             format!("198.18.0.1;branch={s};{v}"),
