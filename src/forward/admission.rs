@@ -36,6 +36,11 @@ const STOP: u8 = 10;
 /// Fill at which every new call is refused; the rest of the ring is for what must get through.
 const FULL: u8 = 60;
 
+/// How long a queue stays above [`START`] before refusing begins, unless it is [`FULL`]: a server that
+/// comes back from a pause sends what it owes at once, and that is no overload. A worker that gets
+/// twice what it can do fills a fifth of a ring in this time.
+const PATIENCE: Duration = Duration::from_millis(5);
+
 /// Fill of a table in percent at which refusing begins; at 100 all is refused. A table empties by the
 /// lifetime of what it holds, tens of seconds: a fifth is kept to slow down in.
 const TABLE_START: u8 = 80;
@@ -75,6 +80,8 @@ pub(super) struct Admission {
     level: u16,
     /// The queue has passed [`START`] and not fallen below [`STOP`] since.
     begun: bool,
+    /// Since when the queue has been above [`START`] without a break.
+    above_since: Option<Instant>,
     updated: Instant,
 }
 
@@ -88,6 +95,9 @@ impl Admission {
     #[inline]
     pub(super) fn update(&mut self, signals: Signals, now: Instant) {
         // Nothing to do, nothing begun: what a worker meets nearly always.
+        if signals.queue < START {
+            self.above_since = None;
+        }
         if self.level == 0 && signals.queue < START && signals.table < TABLE_START {
             return;
         }
@@ -96,7 +106,9 @@ impl Admission {
 
     #[cold]
     fn raise_or_lower(&mut self, signals: Signals, now: Instant) {
-        self.begun = signals.queue >= START || (self.begun && signals.queue >= STOP);
+        let above = signals.queue >= START;
+        let lasts = above && now.since(*self.above_since.get_or_insert(now)) >= PATIENCE;
+        self.begun = lasts || signals.queue >= FULL || (self.begun && signals.queue >= STOP);
         let queue = match self.begun {
             true => share(signals.queue, STOP, FULL),
             false => 0,

@@ -25,6 +25,13 @@ fn refusing_begins_at_one_fill_and_ends_at_a_lower_one() {
         assert_eq!(admission.level(), 0, "{fill}");
     }
     admission.update(queue(START), now);
+    assert_eq!(admission.level(), 0, "a burst is no overload yet");
+    now += PATIENCE;
+    admission.update(queue(START - 1), now);
+    admission.update(queue(START), now);
+    assert_eq!(admission.level(), 0, "it was another burst");
+    now += PATIENCE;
+    admission.update(queue(START), now);
     assert_eq!(admission.level(), 200);
     now += Duration::from_secs(1);
     admission.update(queue(15), now);
@@ -40,6 +47,7 @@ fn refusing_begins_at_one_fill_and_ends_at_a_lower_one() {
 #[test]
 fn the_share_grows_with_the_fill_and_what_is_begun_always_passes() {
     let mut admission = Admission::new();
+    admission.update(queue(START), START_AT - PATIENCE);
     for (fill, expected) in [(20, 200), (35, 500), (50, 800), (60, 1000), (100, 1000)] {
         admission.update(queue(fill), START_AT);
         assert_eq!(admission.level(), expected);
