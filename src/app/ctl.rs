@@ -32,7 +32,7 @@ pub enum CtlError {
 /// Does what the arguments say, and prints what came of it.
 ///
 /// # Errors
-/// See [`CtlError`]; in words for a user.
+/// See `CtlError`; in words for a user.
 pub fn ctl(arguments: &CtlArgs) -> Result<(), CtlError> {
     let mut session = Session::new(&arguments.socket.path()?)?;
     let (command, wait) = command(&arguments.command);
