@@ -109,8 +109,21 @@ fn retransmissions_share_the_verdict_of_their_request() {
     assert!((70..=130).contains(&refused), "{refused} of 200");
 }
 
+/// A queue that stays a third full: a moment of it would be a burst and no overload.
 fn lab_at_half() -> Lab {
-    lab(35)
+    let mut lab = lab(35);
+    lab.wait(Duration::from_millis(5));
+    note(&mut lab, 35);
+    lab
+}
+
+#[test]
+fn a_burst_is_no_overload() {
+    let mut lab = lab(35);
+    for n in 0..200 {
+        let call = invite(&format!("o-burst-{n}"), "z9hG4bK9");
+        assert!(!is_refused(&mut lab, &call, CLIENT));
+    }
 }
 
 /// The limit of answers to one stranger holds for these too; who is trusted gets them all.
