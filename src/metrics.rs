@@ -170,7 +170,7 @@ pub struct OverloadMetrics {
     pub throttled: Counter,
     /// New requests that went to another server because theirs asks for less.
     pub diverted: Counter,
-    /// Thousandths of new calls that are refused now.
+    /// Thousandths of new calls with a transaction that are refused now.
     pub level: Counter,
 }
 

@@ -272,7 +272,7 @@ impl Collector for Snapshot {
         self.process(&mut families, &readings)?;
         families.gauge(
             "overload_level",
-            "Thousandths of new calls that a worker refuses now.",
+            "Thousandths of new calls with a transaction that a worker refuses now, 900 at the most.",
             self.per_worker(|w| &w.overload.level),
         )?;
         self.traffic(&mut families)?;

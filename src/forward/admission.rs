@@ -1,14 +1,17 @@
 //! Overload of viaduct itself: which requests are refused so that the others get through.
 //!
 //! ```text
-//!   refused of all new calls
-//!   100 % ┤               ┌──────
+//!   refused of all new calls with a transaction
+//!    90 % ┤              ┌───────
 //!         │            ╱
 //!         │         ╱           nothing is refused below START; once begun, refusing ends
 //!    20 % ┤      ┌              below STOP
 //!     0 % ┼──────┘───────────────
 //!         0   STOP START FULL  100   % of a ring filled
 //! ```
+//!
+//! What is forwarded without a transaction is never refused: that costs no more than its refusal, and
+//! needs a place in no table. When the ring is full it loses like everything else.
 //!
 //! The worker looks at how full its queues are and refuses a share of what is new, larger the fuller
 //! they are: the queue settles where arrivals and work balance, well before the ring of the device
@@ -20,7 +23,7 @@
 
 use super::route_set::RouteSet;
 use super::{Context, Rejection};
-use crate::affinity::CallIdHash;
+use crate::affinity::{CallIdHash, Mode};
 use crate::route::Direction;
 use crate::sip::{HeaderName, Method, Scheme};
 use crate::time::{Duration, Instant};
@@ -33,16 +36,23 @@ const WHOLE: u16 = 1000;
 const START: u8 = 20;
 /// Fill at which refusing ends.
 const STOP: u8 = 10;
-/// Fill at which every new call is refused; the rest of the ring is for what must get through.
+/// Fill at which the whole of [`REFUSED_MAX`] is reached, at once if need be; the rest of the ring is
+/// for what must get through.
 const FULL: u8 = 60;
+
+/// Thousandths of new calls that are refused at the most. A transaction costs about 20 times its
+/// refusal; of what a worker can do, a flood without end leaves `20 (1 - c) / (20 (1 - c) + c)` for
+/// calls when a share `c` is refused: 69 % at this one, 51 % at 950, nothing at 1000. A smaller
+/// share would let the ring fill sooner: with this one it takes 7 times what the worker can do.
+const REFUSED_MAX: u16 = 900;
 
 /// How long a queue stays above [`START`] before refusing begins, unless it is [`FULL`]: a server that
 /// comes back from a pause sends what it owes at once, and that is no overload. A worker that gets
 /// twice what it can do fills a fifth of a ring in this time.
 const PATIENCE: Duration = Duration::from_millis(5);
 
-/// Fill of a table in percent at which refusing begins; at 100 all is refused. A table empties by the
-/// lifetime of what it holds, tens of seconds: a fifth is kept to slow down in.
+/// Fill of a table in percent at which refusing begins; at 100 there is no room for any. A table
+/// empties by the lifetime of what it holds, tens of seconds: a fifth is kept to slow down in.
 const TABLE_START: u8 = 80;
 
 /// Time in which a level may fall by a tenth of the whole. Rising has no such limit: a ring fills in
@@ -76,7 +86,7 @@ pub struct Signals {
 /// The admission of one worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Admission {
-    /// Thousandths of new calls that are refused.
+    /// Thousandths of new calls with a transaction that are refused.
     level: u16,
     /// The queue has passed [`START`] and not fallen below [`STOP`] since.
     begun: bool,
@@ -113,7 +123,9 @@ impl Admission {
             true => share(signals.queue, STOP, FULL),
             false => 0,
         };
-        let wanted = queue.max(share(signals.table, TABLE_START, 100));
+        let wanted = queue
+            .max(share(signals.table, TABLE_START, 100))
+            .min(REFUSED_MAX);
         let passed = now.since(self.updated).min(10 * FALL).as_micros();
         let fall = passed * u128::from(WHOLE / 10) / FALL.as_micros();
         let fall = u16::try_from(fall).unwrap_or(WHOLE);
@@ -135,7 +147,7 @@ impl Admission {
             Class::Emergency | Class::Ongoing => return true,
             Class::Call => self.level,
             // What is no call goes first, twice as fast.
-            Class::Other => self.level.saturating_mul(2).min(WHOLE),
+            Class::Other => self.level.saturating_mul(2).min(REFUSED_MAX),
         };
         place(call_id) >= refused
     }
@@ -151,7 +163,7 @@ impl Context<'_> {
     /// Whether there is time for the request.
     #[inline]
     pub(super) fn admit(&self, routes: &RouteSet) -> Result<(), Rejection> {
-        if self.admission.level() == 0 {
+        if self.admission.level() == 0 || self.course.mode == Mode::Stateless {
             return Ok(());
         }
         self.weigh(routes)

@@ -11,7 +11,6 @@ mod client_address;
 mod dialog;
 mod directions;
 mod fixture;
-mod overload;
 mod overload_control;
 mod record_route;
 mod responses;

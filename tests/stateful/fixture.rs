@@ -80,6 +80,14 @@ impl Lab {
         Self::with_pins(config, workers, 4096)
     }
 
+    /// With transactions for what the configuration says, and no other.
+    #[track_caller]
+    pub fn as_configured(config: &str) -> Self {
+        let mut lab = Self::new(config);
+        lab.plan = plan_as_is(config, &mut lab.registry, &lab.keys);
+        lab
+    }
+
     #[track_caller]
     pub fn with_pins(config: &str, workers: u8, pins: usize) -> Self {
         let secret = Secret::from_bytes(*b"0123456789abcdefghijklmnopqrstuv").unwrap();
@@ -350,7 +358,12 @@ impl Lab {
 #[track_caller]
 fn plan(text: &str, registry: &mut ServerRegistry, keys: &Arc<Keys>) -> Plan {
     let stateful = format!("[[listeners]]\n{STATEFUL}");
-    let mut config = match Config::parse(&text.replace("[[listeners]]", &stateful)) {
+    plan_as_is(&text.replace("[[listeners]]", &stateful), registry, keys)
+}
+
+#[track_caller]
+fn plan_as_is(text: &str, registry: &mut ServerRegistry, keys: &Arc<Keys>) -> Plan {
+    let mut config = match Config::parse(text) {
         Ok(config) => config,
         Err(error) => panic!("{error}"),
     };

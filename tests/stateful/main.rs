@@ -31,6 +31,7 @@ mod validation;
 mod via;
 
 mod others;
+mod overload;
 mod rfc3261_transactions;
 mod rfc3263;
 mod rfc3326;
