@@ -373,3 +373,12 @@ pub const PLANS_REMEMBERED_MAX: usize = 1024;
 /// Servers of pools in all remembered plans that differ, 64 bytes each: 16 MiB. With more the oldest
 /// plans go first.
 pub const PLAN_MEMBERS_REMEMBERED_MAX: usize = 262_144;
+
+/// Points of a generator's course: an hour of seconds. With more two become one. A point of 3 KiB at
+/// most (one `u32` for each of 896 buckets) makes 12 MiB for each thread.
+pub const SERIES_POINTS_MAX: usize = 3600;
+// Points are merged in pairs.
+const _: () = assert!(SERIES_POINTS_MAX.is_multiple_of(2));
+
+/// Causes of failure told apart in the course of a run; the report's totals know them all.
+pub const SERIES_CAUSES_MAX: usize = 8;

@@ -26,6 +26,7 @@ mod config;
 mod dialog;
 mod digest;
 pub mod flood;
+mod html;
 mod identity;
 mod progress;
 pub mod raw;
@@ -33,6 +34,7 @@ mod reply;
 mod report;
 mod scenario;
 mod schedule;
+mod series;
 mod socket;
 mod stats;
 mod target;
@@ -52,9 +54,10 @@ pub use args::{
 };
 pub use config::{GeneratorError, Load, UacConfig, UasConfig};
 pub use digest::{ChallengeError, Credentials, CredentialsError};
-pub use report::{AnswerReport, Latencies, Percentiles, Report, SelfCheck, ServerShare};
+pub use report::{AnswerReport, Latencies, Percentiles, Report, SelfCheck, ServerShare, Traffic};
 pub use scenario::Layout;
 pub use schedule::{Arrivals, Limit, Schedule};
+pub use series::Timeline;
 pub use socket::BindError;
 pub use target::{Target, TargetError};
 pub use timers::Timers;
@@ -91,7 +94,14 @@ pub fn run_generate(args: &GenerateArgs, stop: &AtomicBool) -> Result<bool, Gene
     let report = uac::run(&config, stop)?;
     print(&report.to_string());
     if let Some(path) = &load.json {
-        write_json(path, &report.json())?;
+        write_text(path, &report.json())?;
+    }
+    if let Some(path) = &load.csv {
+        write_text(path, &report.timeline.csv())?;
+    }
+    if let Some(path) = &load.html {
+        let page = html::page(&report, &config.target, &html::Run::of_this_process());
+        write_text(path, &page)?;
     }
     Ok(report.failed <= load.max_failed)
 }
@@ -101,7 +111,7 @@ fn run_flood(args: &FloodArgs, stop: &AtomicBool) -> Result<bool, GeneratorError
     let report = flood::run(&config, stop)?;
     print(report.to_string().trim_end());
     if let Some(path) = &args.json {
-        write_json(path, &report.json())?;
+        write_text(path, &report.json())?;
     }
     Ok(true)
 }
@@ -111,7 +121,7 @@ fn run_raw(args: &RawArgs, stop: &AtomicBool) -> Result<bool, GeneratorError> {
     let report = raw::run(&config, stop)?;
     print(&report.to_string());
     if let Some(path) = &args.json {
-        write_json(
+        write_text(
             path,
             &serde_json::to_string_pretty(&report).unwrap_or_default(),
         )?;
@@ -136,7 +146,7 @@ pub fn run_answer(args: &AnswerArgs, stop: &AtomicBool) -> Result<(), GeneratorE
     let report = server.run(stop);
     print(&report.to_string());
     if let Some(path) = &args.json {
-        write_json(path, &report.json())?;
+        write_text(path, &report.json())?;
     }
     Ok(())
 }
@@ -153,7 +163,7 @@ fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-fn write_json(path: &Path, text: &str) -> Result<(), GeneratorError> {
+fn write_text(path: &Path, text: &str) -> Result<(), GeneratorError> {
     std::fs::write(path, text).map_err(|error| GeneratorError::Write {
         path: path.display().to_string(),
         error,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::series::Timeline;
 use crate::time::Duration;
 
 /// Longest time a histogram tells apart: an hour in microseconds.
@@ -191,6 +192,40 @@ impl SelfCheck {
     }
 }
 
+/// Messages of one side, by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Traffic {
+    /// Messages sent again.
+    pub retransmissions: u64,
+    /// Messages received again.
+    pub retransmissions_seen: u64,
+    /// Requests sent by method, retransmissions included.
+    pub requests_sent: BTreeMap<String, u64>,
+    /// Responses received by status code.
+    pub responses_received: BTreeMap<String, u64>,
+    /// Requests received by method.
+    pub requests_received: BTreeMap<String, u64>,
+    /// Responses sent by status code.
+    pub responses_sent: BTreeMap<String, u64>,
+    /// Messages received that belong to nothing of ours, or are not what they should be.
+    pub strays: BTreeMap<String, u64>,
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<18} sent {}, seen {}",
+            "retransmissions", self.retransmissions, self.retransmissions_seen
+        )?;
+        write_counts(f, "requests sent", &self.requests_sent)?;
+        write_counts(f, "responses received", &self.responses_received)?;
+        write_counts(f, "requests received", &self.requests_received)?;
+        write_counts(f, "responses sent", &self.responses_sent)?;
+        write_counts(f, "strays", &self.strays)
+    }
+}
+
 /// The caller's report.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -212,22 +247,14 @@ pub struct Report {
     pub servers: Vec<ServerShare>,
     /// From the intended time of the first request to its 2xx.
     pub setup_ms: Percentiles,
-    /// Requests sent again.
-    pub retransmissions: u64,
-    /// Responses and requests received again.
-    pub retransmissions_seen: u64,
-    /// Requests sent by method, retransmissions included.
-    pub requests: BTreeMap<String, u64>,
-    /// Responses received by status code.
-    pub responses: BTreeMap<String, u64>,
-    /// Requests received by method: the callee's.
-    pub requests_received: BTreeMap<String, u64>,
-    /// Responses sent by status code: to the callee's requests.
-    pub responses_sent: BTreeMap<String, u64>,
+    /// Response times that a scenario measures, by their names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub response_times_ms: BTreeMap<String, Percentiles>,
+    /// Messages by kind.
+    #[serde(flatten)]
+    pub traffic: Traffic,
     /// Why calls failed.
     pub failures: BTreeMap<String, u64>,
-    /// Messages received that belong to nothing of ours, or are not what they should be.
-    pub strays: BTreeMap<String, u64>,
     /// How late opening requests were sent.
     pub lateness_ms: Percentiles,
     /// CPU time of the generator's thread over wall time.
@@ -238,6 +265,9 @@ pub struct Report {
     pub bottleneck_reasons: Vec<String>,
     /// The measurements behind `bottleneck`.
     pub self_check: SelfCheck,
+    /// The course of the run: for `--csv` and `--html`, too long for JSON that people read.
+    #[serde(skip)]
+    pub timeline: Timeline,
 }
 
 impl Report {
@@ -268,7 +298,7 @@ fn write_counts(
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shares for people")]
-fn percent(part: u64, whole: u64) -> f64 {
+pub(super) fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         return 0.0;
     }
@@ -300,17 +330,11 @@ impl fmt::Display for Report {
             )?;
         }
         writeln!(f, "{:<18} {}", "set-up", self.setup_ms)?;
-        writeln!(
-            f,
-            "{:<18} sent {}, seen {}",
-            "retransmissions", self.retransmissions, self.retransmissions_seen
-        )?;
-        write_counts(f, "requests", &self.requests)?;
-        write_counts(f, "responses", &self.responses)?;
-        write_counts(f, "requests received", &self.requests_received)?;
-        write_counts(f, "responses sent", &self.responses_sent)?;
+        for (name, times) in &self.response_times_ms {
+            writeln!(f, "{:<18} {times}", format!("response time {name}"))?;
+        }
+        write!(f, "{}", self.traffic)?;
         write_counts(f, "failures", &self.failures)?;
-        write_counts(f, "strays", &self.strays)?;
         let verdict = if self.bottleneck {
             format!("THE BOTTLENECK: {}", self.bottleneck_reasons.join("; "))
         } else {
@@ -346,20 +370,9 @@ pub struct AnswerReport {
     pub stray: u64,
     /// Calls held at the end.
     pub in_progress: u64,
-    /// Messages sent again.
-    pub retransmissions: u64,
-    /// Requests received again.
-    pub retransmissions_seen: u64,
-    /// Requests received by method.
-    pub requests: BTreeMap<String, u64>,
-    /// Responses sent by status code.
-    pub responses: BTreeMap<String, u64>,
-    /// Requests sent by method: BYE.
-    pub requests_sent: BTreeMap<String, u64>,
-    /// Responses received by status code.
-    pub responses_received: BTreeMap<String, u64>,
-    /// Messages that could not be read or belong nowhere.
-    pub strays: BTreeMap<String, u64>,
+    /// Messages by kind.
+    #[serde(flatten)]
+    pub traffic: Traffic,
     /// CPU time of the server's thread over wall time.
     pub cpu: f64,
     /// Datagrams that arrived and found the server's own receive buffer full.
@@ -395,16 +408,7 @@ impl fmt::Display for AnswerReport {
             self.in_progress,
         )?;
         writeln!(f, "{:<18} {}", "stray", self.stray)?;
-        writeln!(
-            f,
-            "{:<18} sent {}, seen {}",
-            "retransmissions", self.retransmissions, self.retransmissions_seen
-        )?;
-        write_counts(f, "requests", &self.requests)?;
-        write_counts(f, "responses", &self.responses)?;
-        write_counts(f, "requests sent", &self.requests_sent)?;
-        write_counts(f, "responses received", &self.responses_received)?;
-        write_counts(f, "strays", &self.strays)?;
+        write!(f, "{}", self.traffic)?;
         write!(
             f,
             "{:<18} {} (cpu {:.0} %, own drops {})",

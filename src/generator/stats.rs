@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::report::{Latencies, Names};
+use super::report::{Latencies, Names, Traffic};
+use super::series::{Series, Totals};
 use crate::metrics::METHODS;
 use crate::sip::Method;
+use crate::time::{Duration, Instant};
 
 /// Status codes: 0 to 699.
 const STATUSES: usize = 700;
@@ -120,7 +122,7 @@ impl Kinds {
         }
     }
 
-    pub(super) fn requests_by_method(&self) -> BTreeMap<String, u64> {
+    fn requests_by_method(&self) -> BTreeMap<String, u64> {
         let counts = METHODS.iter().zip(self.requests);
         counts
             .filter(|(_, count)| *count > 0)
@@ -128,7 +130,7 @@ impl Kinds {
             .collect()
     }
 
-    pub(super) fn responses_by_status(&self) -> BTreeMap<String, u64> {
+    fn responses_by_status(&self) -> BTreeMap<String, u64> {
         let counts = self.responses.iter().enumerate();
         counts
             .filter(|(_, count)| **count > 0)
@@ -154,16 +156,25 @@ impl Messages {
         *self.strays.entry(stray).or_default() += 1;
     }
 
-    pub(super) fn strays_by_label(&self) -> BTreeMap<String, u64> {
+    /// For the report.
+    pub(super) fn traffic(&self) -> Traffic {
         let strays = self.strays.iter();
-        strays
-            .map(|(stray, count)| (stray.label().to_owned(), *count))
-            .collect()
+        Traffic {
+            retransmissions: self.resent,
+            retransmissions_seen: self.seen_again,
+            requests_sent: self.sent.requests_by_method(),
+            responses_received: self.received.responses_by_status(),
+            requests_received: self.received.requests_by_method(),
+            responses_sent: self.sent.responses_by_status(),
+            strays: strays
+                .map(|(stray, count)| (stray.label().to_owned(), *count))
+                .collect(),
+        }
     }
 }
 
 /// Counts of a caller.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct CallerStats {
     pub(super) offered: u64,
     pub(super) answered: u64,
@@ -175,12 +186,57 @@ pub(super) struct CallerStats {
     pub(super) setup: Latencies,
     pub(super) lateness: Latencies,
     pub(super) messages: Messages,
+    /// The same, second by second.
+    pub(super) series: Series,
 }
 
 impl CallerStats {
+    pub(super) fn new(start: Instant) -> Self {
+        Self {
+            offered: 0,
+            answered: 0,
+            failed: 0,
+            cancelled: 0,
+            limited: 0,
+            failures: BTreeMap::new(),
+            servers: Names::default(),
+            setup: Latencies::new(),
+            lateness: Latencies::new(),
+            messages: Messages::default(),
+            series: Series::new(start),
+        }
+    }
+
+    /// A call was answered, this long after the time it should have started at.
+    pub(super) fn answer(&mut self, latency: Duration) {
+        self.answered += 1;
+        self.setup.record(latency);
+        self.series.record(latency);
+    }
+
     pub(super) fn fail(&mut self, failure: Failure) {
         self.failed += 1;
         *self.failures.entry(failure).or_default() += 1;
+        self.series.fail(failure);
+    }
+
+    /// Ends a second of the series if it is over.
+    pub(super) fn tick(&mut self, now: Instant, in_progress: u32) {
+        if self.series.is_due(now) {
+            self.end_series(now, in_progress);
+        }
+    }
+
+    /// Ends the last second of the series, which may be a part of one.
+    pub(super) fn end_series(&mut self, now: Instant, in_progress: u32) {
+        let totals = Totals {
+            offered: self.offered,
+            answered: self.answered,
+            failed: self.failed,
+            cancelled: self.cancelled,
+            resent: self.messages.resent,
+        };
+        self.series.close(now, totals, in_progress.into());
     }
 
     pub(super) fn failures_by_label(&self) -> BTreeMap<String, u64> {

@@ -34,7 +34,7 @@ fn two_thousand_calls(host: &str) {
         (report.servers[0].name.as_str(), report.servers[0].calls),
         ("server1", 2000)
     );
-    assert_eq!(report.strays, counts(&[]));
+    assert_eq!(report.traffic.strays, counts(&[]));
     assert_eq!(
         (answers.calls, answers.answered, answers.ended),
         (2000, 2000, 2000)
@@ -43,7 +43,7 @@ fn two_thousand_calls(host: &str) {
         (answers.stray, answers.in_progress, answers.unanswered),
         (0, 0, 0)
     );
-    assert_eq!(answers.strays, counts(&[]));
+    assert_eq!(answers.traffic.strays, counts(&[]));
 }
 
 #[test]
@@ -92,8 +92,8 @@ fn retransmissions_recover_what_a_lossy_path_drops() {
             (report.offered, report.answered, report.failed),
             (500, 500, 0)
         );
-        assert!(report.retransmissions > 50 || bye_from == ByeFrom::Callee);
-        assert!(report.retransmissions_seen + answers.retransmissions_seen > 20);
+        assert!(report.traffic.retransmissions > 50 || bye_from == ByeFrom::Callee);
+        assert!(report.traffic.retransmissions_seen + answers.traffic.retransmissions_seen > 20);
         assert_eq!((answers.calls, answers.answered), (500, 500));
         assert_eq!((answers.stray, answers.in_progress), (0, 0));
         // A caller that has answered its last BYE is gone, and that answer may be lost: its server
@@ -101,7 +101,7 @@ fn retransmissions_recover_what_a_lossy_path_drops() {
         let gone = if bye_from == ByeFrom::Callee { 5 } else { 0 };
         assert_eq!(answers.ended + answers.unanswered, 500);
         assert!(answers.unanswered <= gone);
-        assert_eq!(report.strays, counts(&[]));
+        assert_eq!(report.traffic.strays, counts(&[]));
     }
 }
 
@@ -151,7 +151,7 @@ fn a_bye_at_another_server_is_a_stray() {
         (50, 0, 0, 50)
     );
     assert_eq!((second.calls, second.stray), (0, 50));
-    assert_eq!(second.strays, counts(&[("dialog", 50)]));
+    assert_eq!(second.traffic.strays, counts(&[("dialog", 50)]));
 }
 
 /// The same for CANCEL: the INVITE it means is not there.
@@ -185,7 +185,7 @@ fn a_cancel_at_another_server_is_a_stray() {
         ..config(target(relay.address), load, 20, 500.0)
     });
     assert_eq!(report.failures, counts(&[("cancel_timeout", 20)]));
-    let strays = second.finish().strays;
+    let strays = second.finish().traffic.strays;
     assert!(strays.len() == 1 && strays["cancel"] >= 20, "{strays:?}");
     assert_eq!(first.finish().cancelled, 0);
 }
@@ -203,7 +203,10 @@ fn unexpected_answers_are_classified_and_acknowledged() {
         let report = run(&config(server.target(), call(), 60, 1000.0));
         assert_eq!((report.answered, report.failed), (0, 60));
         assert_eq!(report.failures, counts(&[(reason, 60)]));
-        assert_eq!(report.requests, counts(&[("ACK", 60), ("INVITE", 60)]));
+        assert_eq!(
+            report.traffic.requests_sent,
+            counts(&[("ACK", 60), ("INVITE", 60)])
+        );
         let answers = server.finish();
         assert_eq!(
             (answers.unanswered, answers.in_progress, answers.stray),
@@ -228,8 +231,8 @@ fn silence_is_a_timeout_after_64_t1() {
     });
     assert!(clock::now().since(start) >= timers.t1_64());
     assert_eq!(report.failures, counts(&[("invite_timeout", 10)]));
-    assert_eq!(report.requests, counts(&[("INVITE", 70)]));
-    assert_eq!(report.retransmissions, 60);
+    assert_eq!(report.traffic.requests_sent, counts(&[("INVITE", 70)]));
+    assert_eq!(report.traffic.retransmissions, 60);
     // Timer E goes up to T2: 10, 20, 40, 80, 80, … within 640 ms.
     let load = Load::Single {
         methods: vec!["OPTIONS".to_owned()],
@@ -241,7 +244,7 @@ fn silence_is_a_timeout_after_64_t1() {
         ..base
     });
     assert_eq!(report.failures, counts(&[("options_timeout", 10)]));
-    assert_eq!(report.requests, counts(&[("OPTIONS", 110)]));
+    assert_eq!(report.traffic.requests_sent, counts(&[("OPTIONS", 110)]));
 }
 
 #[test]
@@ -259,7 +262,7 @@ fn nobody_answering_in_time_is_cancelled_and_failed() {
     );
     assert_eq!(report.failures, counts(&[("no_answer", 30)]));
     assert_eq!(
-        report.responses,
+        report.traffic.responses_received,
         counts(&[("180", 30), ("200", 30), ("487", 30)])
     );
     let answers = server.finish();
@@ -306,11 +309,15 @@ fn ringing_and_answering_take_their_time() {
     ));
     assert!(clock::now().since(start) >= Duration::from_millis(550));
     assert_eq!(
-        (report.answered, report.failed, report.retransmissions),
+        (
+            report.answered,
+            report.failed,
+            report.traffic.retransmissions
+        ),
         (50, 0, 0)
     );
     assert_eq!(
-        report.responses,
+        report.traffic.responses_received,
         counts(&[("100", 50), ("180", 50), ("200", 100)])
     );
     assert!(report.setup_ms.p50 >= 400.0 && report.setup_ms.p50 < 500.0);
@@ -338,11 +345,17 @@ fn either_side_hangs_up() {
         };
         let of = |counts: &BTreeMap<String, u64>| counts.get("BYE").copied();
         assert_eq!(
-            (of(&report.requests), of(&report.requests_received)),
+            (
+                of(&report.traffic.requests_sent),
+                of(&report.traffic.requests_received)
+            ),
             (bye(by_caller), bye(by_callee))
         );
         assert_eq!(
-            (of(&answers.requests), of(&answers.requests_sent)),
+            (
+                of(&answers.traffic.requests_received),
+                of(&answers.traffic.requests_sent)
+            ),
             (bye(by_caller), bye(by_callee))
         );
     }
@@ -380,7 +393,11 @@ fn requests_inside_the_dialog_are_sent_in_order() {
     let report = run(&config(server.target(), load, 120, 1000.0));
     println!("{report}");
     assert_eq!(
-        (report.answered, report.failed, report.retransmissions),
+        (
+            report.answered,
+            report.failed,
+            report.traffic.retransmissions
+        ),
         (120, 0, 0)
     );
     let answers = server.finish();
@@ -393,7 +410,7 @@ fn requests_inside_the_dialog_are_sent_in_order() {
         ("OPTIONS", 120),
         ("UPDATE", 120),
     ];
-    assert_eq!(answers.requests, counts(&expected));
+    assert_eq!(answers.traffic.requests_received, counts(&expected));
     assert_eq!((answers.calls, answers.ended, answers.stray), (120, 120, 0));
 }
 
@@ -431,7 +448,10 @@ fn registrations_answer_the_challenge_and_refresh() {
         ..config(server.target(), register(2, true), 100, 1000.0)
     });
     assert_eq!((report.answered, report.failed), (100, 0));
-    assert_eq!(report.responses, counts(&[("200", 400), ("401", 100)]));
+    assert_eq!(
+        report.traffic.responses_received,
+        counts(&[("200", 400), ("401", 100)])
+    );
     server.finish();
 }
 
@@ -446,7 +466,10 @@ fn a_stale_nonce_is_taken_up_again() {
         ..config(server.target(), register(1, false), 50, 1000.0)
     });
     assert_eq!((report.answered, report.failed), (50, 0));
-    assert_eq!(report.responses, counts(&[("200", 100), ("401", 100)]));
+    assert_eq!(
+        report.traffic.responses_received,
+        counts(&[("200", 100), ("401", 100)])
+    );
     server.finish();
 }
 
@@ -471,7 +494,7 @@ fn wrong_or_missing_credentials_fail() {
     });
     assert_eq!((right.answered, right.failed), (60, 0));
     assert_eq!(
-        right.requests,
+        right.traffic.requests_sent,
         counts(&[("ACK", 120), ("BYE", 60), ("INVITE", 120)])
     );
     server.finish();
@@ -608,7 +631,7 @@ fn a_second_server_that_answers_is_hung_up() {
     });
     let requests = script.finish();
     assert_eq!((report.answered, report.failed), (5, 0));
-    assert_eq!(report.strays, counts(&[("fork", 5)]));
+    assert_eq!(report.traffic.strays, counts(&[("fork", 5)]));
     for (method, user, tag) in [
         ("ACK", "a", "a"),
         ("ACK", "b", "b"),
@@ -642,7 +665,7 @@ fn a_response_with_a_via_too_many_is_discarded() {
     });
     script.finish();
     assert_eq!(report.failures, counts(&[("invite_timeout", 3)]));
-    assert_eq!(report.strays, counts(&[("via", 21)]));
+    assert_eq!(report.traffic.strays, counts(&[("via", 21)]));
 }
 
 /// RFC 3261 §17.1.1.3, §13.2.2.4: the ACK to a 486 has the branch of its INVITE, the ACK to a 200

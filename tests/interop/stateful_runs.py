@@ -162,7 +162,7 @@ def all_answered(report):
 
 def all_refused(status):
     def holds(report):
-        told = {why: count for why, count in report["responses"].items() if why not in ("100", "180", "183")}
+        told = {why: count for why, count in report["responses_received"].items() if why not in ("100", "180", "183")}
         if report["answered"] or set(told) != {str(status)}:
             return f"answered {report['answered']}, responses {report['responses']}, failures {report['failures']}"
         return ""

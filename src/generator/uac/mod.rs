@@ -10,6 +10,7 @@ mod responses;
 
 use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::call::{Call, Calls, Phase, Step};
@@ -58,6 +59,7 @@ pub fn run(config: &UacConfig, stop: &AtomicBool) -> Result<Report, GeneratorErr
         uac.start_due(now);
         uac.fire(now);
         uac.sender.flush();
+        uac.stats.tick(now, uac.calls.live());
         if uac.is_finished(now) {
             break;
         }
@@ -77,7 +79,9 @@ pub fn run(config: &UacConfig, stop: &AtomicBool) -> Result<Report, GeneratorErr
         send_refused: uac.sender.refused,
         limited: uac.stats.limited,
     };
-    Ok(uac.report(clock::now(), check))
+    let now = clock::now();
+    uac.stats.end_series(now, uac.calls.live());
+    Ok(uac.report(now, check))
 }
 
 /// The caller's state.
@@ -134,7 +138,7 @@ impl<'a> Uac<'a> {
             source_count: u64::try_from(addresses.len()).unwrap_or(1).max(1),
             calls: Calls::default(),
             wheel: Wheel::new(start),
-            stats: CallerStats::default(),
+            stats: CallerStats::new(start),
             message: Some(Box::new(Message::new())),
             late: Dialog::default(),
             due: Vec::new(),
@@ -378,19 +382,15 @@ impl<'a> Uac<'a> {
             rate: rate(stats.offered, self.last_due),
             servers: stats.servers.shares(),
             setup_ms: stats.setup.percentiles(),
-            retransmissions: stats.messages.resent,
-            retransmissions_seen: stats.messages.seen_again,
-            requests: stats.messages.sent.requests_by_method(),
-            responses: stats.messages.received.responses_by_status(),
-            requests_received: stats.messages.received.requests_by_method(),
-            responses_sent: stats.messages.sent.responses_by_status(),
+            response_times_ms: BTreeMap::new(),
+            traffic: stats.messages.traffic(),
             failures: stats.failures_by_label(),
-            strays: stats.messages.strays_by_label(),
             lateness_ms: check.lateness_ms,
             cpu: check.cpu,
             bottleneck: !reasons.is_empty(),
             bottleneck_reasons: reasons,
             self_check: check,
+            timeline: stats.series.timeline(now),
         }
     }
 }

@@ -208,8 +208,7 @@ impl Uac<'_> {
             return;
         };
         call.answered = true;
-        self.stats.answered += 1;
-        self.stats.setup.record(now.since(call.intended));
+        self.stats.answer(now.since(call.intended));
         self.stats.servers.add(server_name(bytes, message));
     }
 

@@ -289,13 +289,7 @@ impl<'a> Uas<'a> {
             unanswered: self.counts.unanswered,
             stray: self.counts.stray,
             in_progress: u64::try_from(self.held.count()).unwrap_or(u64::MAX),
-            retransmissions: self.messages.resent,
-            retransmissions_seen: self.messages.seen_again,
-            requests: self.messages.received.requests_by_method(),
-            responses: self.messages.sent.responses_by_status(),
-            requests_sent: self.messages.sent.requests_by_method(),
-            responses_received: self.messages.received.responses_by_status(),
-            strays: self.messages.strays_by_label(),
+            traffic: self.messages.traffic(),
             ..AnswerReport::default()
         }
     }
