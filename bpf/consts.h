@@ -33,6 +33,18 @@
 #define VIP_LIMITED 1
 #define VIP_LIMIT_DRY_RUN 2
 
+/* Lines, or blocks of 64 bytes of a longer line, in front of the Call-ID. */
+#define CALL_ID_STEPS 96
+
+/* Bytes in front of the Call-ID. What fits an Ethernet frame is shorter. */
+#define CALL_ID_BYTES_MAX 1792
+
+/* Bytes of a Call-ID: the last of 16 words has a byte behind it. */
+#define CALL_ID_LEN_MAX 127
+
+/* A power of two, for positions are masked. */
+#define CALL_ID_TEXT_LEN 2048
+
 /*
  * What became of a frame. Everything before VERDICT_DISABLED was given to a socket (XDP_REDIRECT),
  * everything between VERDICT_DISABLED and VERDICT_NO_SOCKET goes to the kernel stack (XDP_PASS),

@@ -19,6 +19,13 @@ const volatile __u32 interfaces[INTERFACES_MAX];
 const volatile __u32 queues = 1;
 const volatile __u32 workers = 1;
 
+/* Whether a datagram's worker is chosen by its Call-ID; else, or without one, by its queue. */
+const volatile __u32 by_call_id;
+
+/* Key of the hash of Call-IDs, as src/affinity derives it from the secret. It does not change while
+ * the program is loaded: a call's home would move. */
+const volatile __u64 call_id_key[2];
+
 /* Longest frame that fits one UMEM chunk behind both headrooms. */
 const volatile __u32 frame_len_max = 1522;
 
@@ -91,6 +98,15 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } xsks SEC(".maps");
+
+/* Redirected frames by how their worker was chosen. Written here, each CPU its own copy, where the
+ * Call-ID may choose; read and summed by the metrics page. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct steered);
+} steered SEC(".maps");
 
 /* Frames by verdict. Written here, each CPU its own copy; read and summed by the metrics page. */
 struct {

@@ -34,6 +34,7 @@ static __always_inline enum steer_verdict parse_udp(void *header, void *end,
 	if ((void *)(udp + 1) > end)
 		return VERDICT_TRUNCATED;
 	datagram->destination.port = udp->dest;
+	datagram->payload = udp + 1;
 	return VERDICT_REDIRECTED;
 }
 

@@ -3,8 +3,8 @@
  * steer: which frames go to a worker's AF_XDP socket, and to which.
  *
  * Classify and redirect, nothing else; policy stays in user space. A UDP datagram to a VIP from a
- * source that the listener takes, and that does not send too much, is redirected. Whatever the program does not know goes to the
- * kernel, where an ordinary UDP socket on the same VIP runs the same code over it; so does a
+ * source that the listener takes, and that does not send too much, is redirected to the home worker
+ * of its Call-ID. Whatever the program does not know goes to the kernel, where an ordinary UDP socket on the same VIP runs the same code over it; so does a
  * datagram whose slot is empty, because its worker is not there yet or not any more.
  *
  * The frame is not changed. In particular the head is never moved before a redirect: user space
@@ -14,6 +14,7 @@
 
 #include <bpf/bpf_helpers.h>
 
+#include "call_id.h"
 #include "consts.h"
 #include "limit.h"
 #include "maps.h"
@@ -30,11 +31,49 @@ static __always_inline __u32 interface_position(__u32 ifindex)
 	return INTERFACES_MAX;
 }
 
-/* The worker of a datagram. By queue for now, which keeps it on the core that received it; every
- * queue has a slot for every worker so that the Call-ID can decide here one day. */
-static __always_inline __u32 worker(__u32 queue)
+/* The home worker of the message at `offset`, -1 if there is no Call-ID to tell it by.
+ *
+ * Not static, so that the verifier takes it as it stands, once and with arguments that it does not
+ * know, and not anew for each way that leads to it. */
+__attribute__((noinline)) int find_home(struct xdp_md *ctx, __u32 offset, __u64 zero)
 {
-	return queue % workers;
+	struct text text = {
+		.start = (void *)(long)ctx->data,
+		.end = (void *)(long)ctx->data_end,
+		.zero = zero,
+		.is_packet = 1,
+	};
+
+	/* No headers are longer than this: Ethernet, two tags, IPv6 and UDP have 70 bytes. */
+	text.start += offset & 127;
+	text.len = text.end - text.start;
+	if (text.start > text.end)
+		return -1;
+	return home_worker(&text, call_id_key, workers);
+}
+
+/* The worker of a datagram. Its call's home, so that one flow uses all workers and nothing needs to
+ * be handed over; without a Call-ID the one that the queue has. */
+static __always_inline __u32 worker(struct xdp_md *ctx, __u32 offset, __u32 queue)
+{
+	struct steered *count;
+	__u32 zero = 0;
+	int home;
+
+	if (workers == 1)
+		return 0;
+	if (!by_call_id)
+		return queue % workers;
+	home = find_home(ctx, offset, 0);
+	count = bpf_map_lookup_elem(&steered, &zero);
+	if (home < 0) {
+		if (count)
+			count->by_queue++;
+		return queue % workers;
+	}
+	if (count)
+		count->by_call_id++;
+	return home;
 }
 
 static __always_inline enum steer_verdict classify(struct xdp_md *ctx)
@@ -74,7 +113,9 @@ static __always_inline enum steer_verdict classify(struct xdp_md *ctx)
 	position = interface_position(ctx->ingress_ifindex);
 	if (position >= INTERFACES_MAX || queue >= queues)
 		return VERDICT_NO_SOCKET;
-	if (bpf_redirect_map(&xsks, (position * queues + queue) * workers + worker(queue),
+	if (bpf_redirect_map(&xsks,
+			     (position * queues + queue) * workers +
+				     worker(ctx, datagram.payload - data, queue),
 			     XDP_PASS) != XDP_REDIRECT)
 		return VERDICT_NO_SOCKET;
 	return taken;

@@ -70,6 +70,16 @@ struct refused {
 struct datagram {
 	struct address source;
 	struct vip_key destination;
+	/* Behind the UDP header: the first octet of the payload, if there is one. */
+	void *payload;
+};
+
+/* How the workers of redirected datagrams were chosen. */
+struct steered {
+	/* By the Call-ID: the call's home. */
+	__u64 by_call_id;
+	/* By the queue, for no Call-ID was found within the bounds. */
+	__u64 by_queue;
 };
 
 #define ASSERT_OFFSET(type, field, offset) \
@@ -88,6 +98,7 @@ ASSERT_OFFSET(struct vip, strangers_interval, 32);
 ASSERT_OFFSET(struct vip, strangers_tolerance, 40);
 _Static_assert(sizeof(struct bucket_key) == 12, "bucket_key");
 _Static_assert(sizeof(struct refused) == 20, "refused");
+_Static_assert(sizeof(struct steered) == 16, "steered");
 _Static_assert(sizeof(struct source_key) == 28, "source_key");
 ASSERT_OFFSET(struct source_key, list, 4);
 ASSERT_OFFSET(struct source_key, family, 8);

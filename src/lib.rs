@@ -24,7 +24,7 @@
 //!  │ bpf/steer.bpf.c          │ ───────► │ datapath::worker                              │
 //!  │  L2/L3/L4: a VIP?        │          │  packet  → views over Ethernet, IP, UDP       │
 //!  │  source allowed?         │          │  sip     → one pass, fixed index of spans     │
-//!  │  which worker?           │          │  forward → stateless decision + edit list     │
+//!  │  Call-ID → which worker? │          │  forward → stateless decision + edit list     │
 //!  └───────────┬──────────────┘          │  edit in place, headers into the headroom     │
 //!              │ XDP_PASS                │  → TX ring of the egress interface            │
 //!              ▼                         └───────────▲───────────────────────────────────┘

@@ -67,6 +67,7 @@ fn every_metric_has_a_row_and_every_row_a_metric() {
         health: Arc::default(),
         readings: Box::new(|| Readings {
             steering: vec![("pass", 0)],
+            steered: vec![("call_id", 0)],
             ..Readings::default()
         }),
     });

@@ -558,6 +558,15 @@ fn steering(families: &mut Families<'_>, readings: &Readings) -> fmt::Result {
         "steering",
         "Packets seen by the XDP program, by verdict.",
         verdicts,
+    )?;
+    let chosen = readings
+        .steered
+        .iter()
+        .map(|(by, count)| ([("by", *by)], *count));
+    families.counter(
+        "steered",
+        "Redirected packets by what chose their worker, where there are several.",
+        chosen,
     )
 }
 
@@ -597,6 +606,7 @@ mod tests {
             readings: Box::new(move || Readings {
                 datapath: "xdp-native-copy".into(),
                 steering: vec![("redirect", 9)],
+                steered: vec![("call_id", 8), ("queue", 1)],
                 ..Readings::default()
             }),
         });
@@ -613,6 +623,7 @@ mod tests {
             "viaduct_server_transitions_total{pool=\"farm\",server=\"s3\",to=\"down\"} 1",
             "viaduct_server_probes_total{pool=\"farm\",server=\"s3\",result=\"failed\"} 0",
             "viaduct_steering_total{verdict=\"redirect\"} 9",
+            "viaduct_steered_total{by=\"call_id\"} 8",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

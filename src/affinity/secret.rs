@@ -235,7 +235,7 @@ impl Keys {
     /// Hash of the bytes a route balances by, the Call-ID by default.
     ///
     /// SipHash-1-3: the result is never sent, so its reader can only be guessed at from which
-    /// server answers, and the XDP program has to compute it too.
+    /// server answers, and the XDP program computes it too.
     #[inline]
     pub fn affinity_hash(&self, bytes: &[u8]) -> u64 {
         self.affinity.sip_1_3().hash(bytes)
@@ -260,7 +260,7 @@ impl Keys {
         self.table_seed
     }
 
-    /// The 16-byte key of [`Keys::affinity_hash`], for the XDP program's map.
+    /// The 16-byte key of [`Keys::affinity_hash`], for the BPF programs, which are loaded with it.
     pub fn affinity_key(&self) -> [u8; 16] {
         self.affinity.to_bytes()
     }

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tracing::warn;
 
-use crate::bpf::{AttachMode, BpfError, Link, Slot, SteerConfig, SteerProgram, Vip};
+use crate::bpf::{AttachMode, BpfError, CallIdKey, Link, Slot, SteerConfig, SteerProgram, Vip};
 use crate::config::{Config, Listener, Mode, ZeroCopy};
 use crate::datapath::egress::EgressTable;
 use crate::datapath::{self, Builder, Datapath, DatapathError};
@@ -176,6 +176,14 @@ impl Network {
         }
     }
 
+    /// How the steering program has chosen workers so far.
+    pub(super) fn steered_counts(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.program().and_then(|program| program.steered().ok());
+        counts.map_or_else(Vec::new, |counts| {
+            vec![("call_id", counts.by_call_id), ("queue", counts.by_queue)]
+        })
+    }
+
     /// Verdicts of the steering program so far.
     pub(super) fn steering_counts(&self) -> Vec<(&'static str, u64)> {
         let Some(program) = self.program() else {
@@ -262,6 +270,7 @@ fn open_xdp(
     let slots = u32::try_from(workers).unwrap_or(u32::MAX);
     let mut program = SteerProgram::load(&SteerConfig {
         limit_sources: config.limit.sources,
+        call_id_key: Some(CallIdKey(plan.keys().affinity_key())),
         ..SteerConfig::new(indices, queues, slots)
     })?;
     program.replace_vips(&vips(config, plan))?;

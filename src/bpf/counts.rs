@@ -28,6 +28,36 @@ impl SteerCounts {
     }
 }
 
+/// How workers of datagrams were chosen, summed over CPUs: `struct steered`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SteeredCounts {
+    /// By the Call-ID: the worker is the call's home.
+    pub by_call_id: u64,
+    /// By the queue: no Call-ID was found within the program's bounds.
+    pub by_queue: u64,
+}
+
+impl SteeredCounts {
+    /// Bytes of `struct steered`.
+    pub(super) const LEN: usize = 16;
+
+    pub(super) fn read(map: &MapHandle) -> Result<Self, BpfError> {
+        let per_cpu = map
+            .lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|error| map_error("steered", "read", &error))?
+            .unwrap_or_default();
+        let mut counts = Self::default();
+        for bytes in &per_cpu {
+            let (words, _) = bytes.as_chunks::<8>();
+            if let [by_call_id, by_queue] = words {
+                counts.by_call_id += u64::from_ne_bytes(*by_call_id);
+                counts.by_queue += u64::from_ne_bytes(*by_queue);
+            }
+        }
+        Ok(counts)
+    }
+}
+
 /// Reads the counters of a program, whoever owns it: for the metrics page and the report.
 #[derive(Debug)]
 pub struct CountsReader {

@@ -38,7 +38,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libbpf_rs::libbpf_sys;
 
-pub use counts::{CountsReader, ProgramStatistics, SteerCounts};
+pub use counts::{CountsReader, ProgramStatistics, SteerCounts, SteeredCounts};
 pub use error::BpfError;
 pub use flood::{
     FLOOD_FIELD_LEN, FLOOD_FIELDS, FLOOD_FRAME_LEN_MAX, FLOOD_RECORDS_MAX, FloodProgram,
@@ -49,7 +49,7 @@ pub use limit::Limit;
 pub use link::{AttachMode, Link};
 pub use query::{AttachedProgram, DriverXdp, InterfaceXdp, interface_xdp, loads_xdp_programs};
 pub use sink::{SINK_STATIONS_MAX, SinkCounts, SinkHook, SinkProgram};
-pub use steer::{Slot, SteerConfig, SteerProgram, Vip};
+pub use steer::{CallIdKey, Slot, SteerConfig, SteerProgram, Vip};
 pub use test_run::{TestRun, TestRunOutcome};
 
 /// Generated from `bpf/*.bpf.c` by the build script.

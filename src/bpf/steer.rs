@@ -4,6 +4,7 @@
 //! one of them, or a link, is open. All updates are live; the order in which they are made is what
 //! keeps a reload whole, see [`SteerProgram::replace_vips`].
 
+use core::fmt;
 use core::mem::MaybeUninit;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject};
 
-use super::counts::{CountsReader, SteerCounts};
+use super::counts::{CountsReader, SteerCounts, SteeredCounts};
 use super::error::{BpfError, load_error, map_error, open_error};
 use super::layout::{
     BucketKey, ListNumbers, REFUSED_LEN, SourceKey, VipKey, VipValue, refused_source,
@@ -39,6 +40,28 @@ pub struct SteerConfig {
     pub frame_len_max: u32,
     /// Known sources and strangers, each, whose datagrams are counted at once.
     pub limit_sources: u32,
+    /// Key of the hash that makes a Call-ID's home worker. Without one, or with one worker, a
+    /// datagram's worker is that of its queue.
+    pub call_id_key: Option<CallIdKey>,
+}
+
+/// The key of [`Keys::affinity_hash`](crate::affinity::Keys::affinity_hash), which both sides
+/// compute.
+#[derive(Clone, Copy)]
+pub struct CallIdKey(pub [u8; 16]);
+
+impl CallIdKey {
+    /// The halves, as SipHash takes them.
+    pub(super) fn words(self) -> [u64; 2] {
+        let (halves, _) = self.0.as_chunks::<8>();
+        [0, 1].map(|half| u64::from_le_bytes(halves[half]))
+    }
+}
+
+impl fmt::Debug for CallIdKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CallIdKey(…)")
+    }
 }
 
 impl SteerConfig {
@@ -54,10 +77,11 @@ impl SteerConfig {
             workers,
             frame_len_max: FRAME_LEN_MAX,
             limit_sources: LIMIT_SOURCES_DEFAULT,
+            call_id_key: None,
         }
     }
 
-    /// The worker that the program gives a queue's datagrams to.
+    /// The worker that the program gives a queue's datagrams to where no Call-ID decides.
     pub fn worker_of(&self, queue: u32) -> u32 {
         queue % self.workers.max(1)
     }
@@ -124,6 +148,7 @@ pub struct SteerProgram {
     strangers: MapHandle,
     refused: MapHandle,
     counts: CountsReader,
+    steered: MapHandle,
     /// What is in `vips_map`.
     vips: HashMap<SocketAddr, Vip>,
     /// What is in `sources_map`: networks, sorted and without repeats, to their list's number.
@@ -159,6 +184,10 @@ impl SteerProgram {
         constants.queues = config.queues;
         constants.workers = config.workers;
         constants.frame_len_max = config.frame_len_max;
+        if let Some(key) = config.call_id_key {
+            constants.by_call_id = 1;
+            constants.call_id_key = key.words();
+        }
 
         // Twice the bounds: on a reload the new entries are there before the old ones go.
         let sizes = [
@@ -191,6 +220,7 @@ impl SteerProgram {
             strangers: handle(&loaded.maps.strangers)?,
             refused: handle(&loaded.maps.refused)?,
             counts: CountsReader::new(handle(&loaded.maps.verdicts)?),
+            steered: handle(&loaded.maps.steered)?,
             vips: HashMap::new(),
             lists: HashMap::new(),
             last_list: 0,
@@ -215,6 +245,7 @@ impl SteerProgram {
             (&self.known, "known", size_of::<BucketKey>(), 8),
             (&self.strangers, "strangers", size_of::<BucketKey>(), 8),
             (&self.refused, "refused", 4, REFUSED_LEN),
+            (&self.steered, "steered", 4, SteeredCounts::LEN),
         ];
         for (map, name, key_size, value_size) in expected {
             if map.key_size() as usize != key_size || map.value_size() as usize != value_size {
@@ -457,6 +488,15 @@ impl SteerProgram {
     /// The system's.
     pub fn counts(&self) -> Result<SteerCounts, BpfError> {
         self.counts.read()
+    }
+
+    /// How the workers of redirected datagrams were chosen since loading; zeros where no Call-ID may
+    /// choose.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn steered(&self) -> Result<SteeredCounts, BpfError> {
+        SteeredCounts::read(&self.steered)
     }
 
     /// A reader of the counters that lives on its own.

@@ -320,8 +320,8 @@ struct OpenLinks {
     refusal: Option<XskError>,
 }
 
-/// Every queue gets a socket for every worker, so that the steering program may one day choose the
-/// worker by Call-ID. The owner of a queue's rings is the worker that it chooses today.
+/// Every queue gets a socket for every worker, since the steering program chooses the worker by
+/// Call-ID. The owner of a queue's rings is the worker that it chooses where there is none.
 fn open_links(
     devices: Devices,
     workers: usize,

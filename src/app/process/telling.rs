@@ -77,6 +77,7 @@ pub(super) fn readings(
             plan_version: counts.plan_version.load(Ordering::Relaxed),
             reloads_refused: counts.reloads_refused.load(Ordering::Relaxed),
             steering: network.steering_counts(),
+            steered: network.steered_counts(),
             common_log_records,
             common_log_lost,
             call_log_records,
