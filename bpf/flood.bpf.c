@@ -45,6 +45,8 @@ const volatile __u32 record_count = 1;
 const volatile __u64 call_count = 1;
 /* Makes the digits of two floods differ. */
 const volatile __u64 seed;
+/* Whether the last field of a record is the time of sending. */
+const volatile __u8 timed;
 /* Frames sent at most. */
 const volatile __u64 frames_max = ~0ULL;
 /* Frames per 2^30 ns times 2^PACE_SHIFT; 0 is as many as go. */
@@ -167,6 +169,8 @@ int flood(struct xdp_md *ctx)
 
 		if (offset == 0)
 			continue;
+		if (timed && field == FLOOD_FIELDS - 1)
+			id = bpf_ktime_get_ns();
 		if ((void *)(to + 2) > end)
 			return XDP_ABORTED;
 		to[0] = digits(id >> 32);

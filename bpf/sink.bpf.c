@@ -17,6 +17,14 @@
 
 /* Twins in src/bpf/sink.rs. */
 #define SINK_STATIONS_MAX 64
+#define SINK_SUB_BUCKETS_SHIFT 7
+#define SINK_BUCKETS 3584
+#define SINK_STAMP_FROM_END 18
+
+/* Sixteen hexadecimal digits. */
+#define STAMP_LEN 16
+/* Longest latency that has a bucket: 2^34 ns, 17 s. */
+#define LATENCY_MAX ((1ULL << 34) - 1)
 
 /* Who frames are addressed to. */
 struct sink_key {
@@ -41,6 +49,62 @@ struct {
 	__type(key, struct sink_key);
 	__type(value, struct sink_counts);
 } stations SEC(".maps");
+
+/* Whether each frame ends with the time it was sent at: digits, CR, LF. */
+const volatile __u8 timed;
+
+/* Frames by how long they took. Bucket of v below 256 ns: v; above: v's eight highest bits, and 128
+ * for each bit below them, so that a bucket is at most 1/128 of its values wide. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SINK_BUCKETS);
+	__type(key, __u32);
+	__type(value, __u64);
+} latencies SEC(".maps");
+
+/* The value of eight hexadecimal digits, lower case, as they stand in memory. */
+static __always_inline __u64 value(__u64 digits)
+{
+	__u64 x = (digits & 0x0f0f0f0f0f0f0f0f) + 9 * (digits >> 6 & 0x0101010101010101);
+
+	x = bpf_be64_to_cpu(x);
+	x = (x | x >> 4) & 0x00ff00ff00ff00ff;
+	x = (x | x >> 8) & 0x0000ffff0000ffff;
+	return (x | x >> 16) & 0xffffffff;
+}
+
+static __always_inline void count_latency(const __u64 stamp[STAMP_LEN / 8])
+{
+	__u64 took = bpf_ktime_get_ns() - (value(stamp[0]) << 32 | value(stamp[1]));
+	__u32 shift = 0, bucket;
+	__u64 rest, *count;
+
+	if (took > LATENCY_MAX)
+		took = LATENCY_MAX;
+	rest = took >> (SINK_SUB_BUCKETS_SHIFT + 1);
+	/* How many bits are left of it, by halves. */
+	if (rest >> 16) {
+		shift += 16;
+		rest >>= 16;
+	}
+	if (rest >> 8) {
+		shift += 8;
+		rest >>= 8;
+	}
+	if (rest >> 4) {
+		shift += 4;
+		rest >>= 4;
+	}
+	if (rest >> 2) {
+		shift += 2;
+		rest >>= 2;
+	}
+	shift += rest >> 1 ? 2 : rest;
+	bucket = (shift << SINK_SUB_BUCKETS_SHIFT) + (took >> shift);
+	count = bpf_map_lookup_elem(&latencies, &bucket);
+	if (count)
+		(*count)++;
+}
 
 /* Whether the frame was one to be counted, and so to be dropped. */
 static __always_inline int counted(void *data, void *end)
@@ -81,8 +145,14 @@ int sink_xdp(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
+	__u64 stamp[STAMP_LEN / 8];
 
-	return counted(data, end) ? XDP_DROP : XDP_PASS;
+	if (!counted(data, end))
+		return XDP_PASS;
+	if (timed && !bpf_xdp_load_bytes(ctx, bpf_xdp_get_buff_len(ctx) - SINK_STAMP_FROM_END, stamp,
+					 sizeof(stamp)))
+		count_latency(stamp);
+	return XDP_DROP;
 }
 
 /* Behind the driver: where frames come as socket buffers anyway, as out of a veth's other end, this
@@ -92,8 +162,13 @@ int sink_tc(struct __sk_buff *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
+	__u64 stamp[STAMP_LEN / 8];
 
-	return counted(data, end) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	if (!counted(data, end))
+		return TC_ACT_UNSPEC;
+	if (timed && !bpf_skb_load_bytes(ctx, ctx->len - SINK_STAMP_FROM_END, stamp, sizeof(stamp)))
+		count_latency(stamp);
+	return TC_ACT_SHOT;
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

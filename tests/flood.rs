@@ -16,7 +16,7 @@ use viaduct::bpf::{
     Action, AttachMode, FLOOD_FIELD_LEN, FloodProgram, FloodProgramConfig, FloodRecord, SinkCounts,
     SinkHook, SinkProgram, TestRun,
 };
-use viaduct::generator::flood::{self, FloodConfig};
+use viaduct::generator::flood::{self, FloodConfig, RecordTo};
 use viaduct::packet::ethernet::MacAddress;
 use viaduct::packet::{self, LinkHeader, PartialChecksum};
 use viaduct::sip::Message;
@@ -61,6 +61,7 @@ fn program(records: &[FloodRecord], calls: u64) -> FloodProgram {
         frames: u64::MAX,
         calls,
         seed: 7,
+        timed: false,
         records,
     })
     .unwrap()
@@ -197,7 +198,11 @@ fn config(interface: u32) -> FloodConfig {
         target_mac: THERE,
         target: "198.18.0.1:5060".parse().unwrap(),
         sources: sources(1000),
-        message_len: 507,
+        message_len: Some(507),
+        replay: Vec::new(),
+        with_requests: false,
+        record_to: RecordTo::default(),
+        latency: false,
         calls: 1 << 20,
         rate: Some(20_000.0),
         warm_up: Duration::ZERO,
@@ -347,4 +352,112 @@ fn a_flood_without_bounds_stops_when_told() {
     });
     assert!(report.sent > 0);
     assert!(report.window.seconds < 10.0);
+}
+
+/// The mix is of many shapes, each legal, each with the digits of its call.
+#[test]
+#[ignore = "needs root"]
+fn a_mix_has_many_shapes_and_no_message_twice() {
+    let pair = Pair::new();
+    pair.there.ip("address add 198.18.0.1/15 dev there");
+    pair.look_for_redirected_frames();
+    pair.there.enter();
+    let socket = std::net::UdpSocket::bind("198.18.0.1:5060").unwrap();
+    rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 32 << 20).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    pair.here.enter();
+    let config = FloodConfig {
+        frames: 2_000,
+        message_len: None,
+        ..config(ifindex("here"))
+    };
+    let report = flood::run(&config, &AtomicBool::new(false)).unwrap();
+    assert_eq!(report.sent, 2_000);
+    let mut message = Message::new();
+    let mut buffer = [0; 2048];
+    let (mut calls, mut shapes) = (HashSet::new(), HashSet::new());
+    for _ in 0..2_000 {
+        let len = socket.recv(&mut buffer).unwrap();
+        let bytes = &buffer[..len];
+        message.parse(bytes).unwrap();
+        calls.insert(message.call_id().unwrap().of(bytes).to_vec());
+        // A shape is its rows: method, names and their order.
+        let text = String::from_utf8_lossy(bytes);
+        let (head, _) = text.split_once("\r\n\r\n").unwrap();
+        let names = head
+            .lines()
+            .map(|row| row.split([' ', ':']).next().unwrap());
+        shapes.insert(names.collect::<Vec<_>>().join(" "));
+    }
+    assert_eq!(calls.len(), 2_000);
+    assert!(shapes.len() >= 8, "{shapes:?}");
+}
+
+/// A forwarder in the kernel's place: writes down what comes, and sends it back a while later.
+#[test]
+#[ignore = "needs root"]
+fn the_time_a_message_takes_is_measured_and_what_comes_back_is_recorded() {
+    const DELAY: Duration = Duration::from_millis(3);
+    let pair = Pair::new();
+    pair.there.ip("address add 198.18.0.1/15 dev there");
+    pair.there.ip(&format!(
+        "neighbor add 198.18.0.9 lladdr {HERE} dev there nud permanent"
+    ));
+    pair.look_for_redirected_frames();
+    pair.there.enter();
+    let socket = std::net::UdpSocket::bind("198.18.0.1:5060").unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    pair.here.enter();
+    let there = pair.there;
+    let echo = std::thread::spawn(move || {
+        there.enter();
+        let mut buffer = [0; 2048];
+        while let Ok(len) = socket.recv(&mut buffer) {
+            std::thread::sleep(DELAY);
+            socket.send_to(&buffer[..len], "198.18.0.9:5060").unwrap();
+        }
+        there
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let responses = folder.path().join("responses.pcap");
+    let timed = FloodConfig {
+        rate: Some(100.0),
+        frames: 30,
+        stations: vec![HERE],
+        message_len: None,
+        latency: true,
+        ..config(ifindex("here"))
+    };
+    let report = flood::run(&timed, &AtomicBool::new(false)).unwrap();
+    let latency = report.latency.unwrap();
+    assert!((20..=30).contains(&latency.count), "{latency}");
+    assert!(latency.p50_us > 3_000.0, "{latency}");
+    assert!(latency.p50_us < 100_000.0, "{latency}");
+
+    let recording = FloodConfig {
+        latency: false,
+        record_to: RecordTo {
+            responses: Some(responses.clone()),
+            in_dialog: None,
+        },
+        ..timed.clone()
+    };
+    let report = flood::run(&recording, &AtomicBool::new(false)).unwrap();
+    assert_eq!(report.recorded_responses, 30);
+
+    let replay = FloodConfig {
+        latency: false,
+        replay: vec![responses],
+        ..timed
+    };
+    let report = flood::run(&replay, &AtomicBool::new(false)).unwrap();
+    let _there = echo.join().unwrap();
+    let [station] = report.stations.as_slice() else {
+        panic!("one station");
+    };
+    assert_eq!((station.requests, station.responses), (0, 30));
 }

@@ -60,6 +60,21 @@ impl FloodRecord {
     ///
     /// The frame's UDP checksum must be right for the digits that the fields now hold.
     pub fn new(frame: &[u8], udp_offset: usize, fields: &[usize]) -> Option<Self> {
+        if fields.len() > FLOOD_FIELDS || fields.contains(&0) {
+            return None;
+        }
+        let mut places = [0; FLOOD_FIELDS];
+        places[..fields.len()].copy_from_slice(fields);
+        Self::with_fields(frame, udp_offset, &places)
+    }
+
+    /// As [`FloodRecord::new`], with each field in its place and 0 for those that the frame lacks:
+    /// the last holds the time of sending if [`FloodProgramConfig::timed`] says so.
+    pub fn with_fields(
+        frame: &[u8],
+        udp_offset: usize,
+        fields: &[usize; FLOOD_FIELDS],
+    ) -> Option<Self> {
         let mut record = Self {
             len: u16::try_from(frame.len()).ok()?,
             checksum_offset: u16::try_from(udp_offset + 6).ok()?,
@@ -72,10 +87,10 @@ impl FloodRecord {
         // The sum of everything but the checksum is its complement; what the fields add to it now is
         // taken away. In one's complement, taking away is adding the complement.
         let mut sum = u32::from(!u16::from_ne_bytes(checksum.try_into().ok()?));
-        if fields.len() > FLOOD_FIELDS {
-            return None;
-        }
         for (to, offset) in record.fields.iter_mut().zip(fields) {
+            if *offset == 0 {
+                continue;
+            }
             // Never under the headers: 0 says that there is no field.
             let digits = frame.get(*offset..offset + FLOOD_FIELD_LEN)?;
             if *offset < udp_offset + 8 {
@@ -136,6 +151,8 @@ pub struct FloodProgramConfig<'a> {
     pub calls: u64,
     /// Makes the digits of two floods differ.
     pub seed: u64,
+    /// The last field of a record is the time of sending: nanoseconds of the monotonic clock.
+    pub timed: bool,
     /// Frames; call `n` uses record `n % records.len()`.
     pub records: &'a [FloodRecord],
 }
@@ -174,6 +191,7 @@ impl FloodProgram {
             constants.record_count = record_count;
             constants.call_count = config.calls.max(1);
             constants.seed = config.seed;
+            constants.timed = config.timed.into();
             constants.frames_max = config.frames;
             constants.pace = config.rate.map_or(0, pace);
             open.maps

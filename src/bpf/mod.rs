@@ -48,7 +48,7 @@ pub use layout::{Action, SteerVerdict};
 pub use limit::Limit;
 pub use link::{AttachMode, Link};
 pub use query::{AttachedProgram, DriverXdp, InterfaceXdp, interface_xdp, loads_xdp_programs};
-pub use sink::{SINK_STATIONS_MAX, SinkCounts, SinkHook, SinkProgram};
+pub use sink::{SINK_STAMP_FROM_END, SINK_STATIONS_MAX, SinkCounts, SinkHook, SinkProgram};
 pub use steer::{CallIdKey, Slot, SteerConfig, SteerProgram, Vip};
 pub use test_run::{TestRun, TestRunOutcome};
 

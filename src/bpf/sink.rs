@@ -13,6 +13,13 @@ use super::skeleton::sink::SinkSkelBuilder;
 
 /// Addresses that are counted apart: `SINK_STATIONS_MAX`.
 pub const SINK_STATIONS_MAX: usize = 64;
+/// Logarithm of the buckets per octave of latencies: `SINK_SUB_BUCKETS_SHIFT`.
+const SUB_BUCKETS_SHIFT: u32 = 7;
+/// Buckets of latencies: `SINK_BUCKETS`. Octaves from 2^8 to 2^34 ns, 26, and twice 128 below.
+const BUCKETS: u32 = 3584;
+const _: () = assert!(BUCKETS == (34 - 8 + 2) << SUB_BUCKETS_SHIFT);
+/// Bytes from the sending time in a frame to the frame's end: `SINK_STAMP_FROM_END`.
+pub const SINK_STAMP_FROM_END: usize = 18;
 
 /// What arrived at one MAC address: `struct sink_counts`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +87,7 @@ pub struct SinkProgram {
     tc: OwnedFd,
     xdp: OwnedFd,
     stations: MapHandle,
+    latencies: MapHandle,
 }
 
 impl SinkProgram {
@@ -88,11 +96,30 @@ impl SinkProgram {
     /// # Errors
     /// More than [`SINK_STATIONS_MAX`] addresses; the kernel's refusal.
     pub fn load(stations: &[[u8; 6]]) -> Result<Self, BpfError> {
+        Self::load_with(stations, false)
+    }
+
+    /// As [`SinkProgram::load`]; each frame counted ends with the time it was sent at, as the flood
+    /// writes it, [`SINK_STAMP_FROM_END`] before its end.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_timed(stations: &[[u8; 6]]) -> Result<Self, BpfError> {
+        Self::load_with(stations, true)
+    }
+
+    fn load_with(stations: &[[u8; 6]], timed: bool) -> Result<Self, BpfError> {
         log::capture(|log| {
             let mut object = MaybeUninit::<OpenObject>::uninit();
-            let open = SinkSkelBuilder::default()
+            let mut open = SinkSkelBuilder::default()
                 .open(&mut object)
                 .map_err(|error| open_error(&error))?;
+            let Some(constants) = open.maps.rodata_data.as_deref_mut() else {
+                return Err(BpfError::Open {
+                    cause: "it has no constants".to_owned(),
+                });
+            };
+            constants.timed = timed.into();
             let loaded = open.load().map_err(|error| load_error(&error, log))?;
             let owned = |program: &ProgramMut<'_>| {
                 let fd = program.as_fd().try_clone_to_owned();
@@ -102,6 +129,8 @@ impl SinkProgram {
                 tc: owned(&loaded.progs.sink_tc)?,
                 xdp: owned(&loaded.progs.sink_xdp)?,
                 stations: MapHandle::try_from(&loaded.maps.stations)
+                    .map_err(|error| load_error(&error, log))?,
+                latencies: MapHandle::try_from(&loaded.maps.latencies)
                     .map_err(|error| load_error(&error, log))?,
             };
             for station in stations {
@@ -130,6 +159,28 @@ impl SinkProgram {
         }
     }
 
+    /// How long frames took since loading: (nanoseconds, frames), what is not zero, ascending. Each
+    /// is the middle of its bucket, at most 0.4 % off.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn latencies(&self) -> Result<Vec<(u64, u64)>, BpfError> {
+        let mut found = Vec::new();
+        for bucket in 0..BUCKETS {
+            let per_cpu = self
+                .latencies
+                .lookup_percpu(&bucket.to_ne_bytes(), MapFlags::ANY)
+                .map_err(|error| map_error("latencies", "read", &error))?
+                .unwrap_or_default();
+            let count = |bytes: &Vec<u8>| bytes.first_chunk().map_or(0, |b| u64::from_ne_bytes(*b));
+            let frames: u64 = per_cpu.iter().map(count).sum();
+            if frames > 0 {
+                found.push((middle(bucket), frames));
+            }
+        }
+        Ok(found)
+    }
+
     /// What arrived at a MAC address since loading.
     ///
     /// # Errors
@@ -147,9 +198,41 @@ impl SinkProgram {
     }
 }
 
+/// The middle of a bucket's values.
+fn middle(bucket: u32) -> u64 {
+    let octave = bucket >> SUB_BUCKETS_SHIFT;
+    let shift = octave.saturating_sub(1);
+    let first = u64::from(bucket - (shift << SUB_BUCKETS_SHIFT)) << shift;
+    first + ((1 << shift) >> 1)
+}
+
 /// `struct sink_key`.
 fn key(station: &[u8; 6]) -> [u8; 8] {
     let mut key = [0; 8];
     key[..6].copy_from_slice(station);
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The program's own arithmetic.
+    fn bucket(nanoseconds: u64) -> u32 {
+        let shift = (64 - nanoseconds.leading_zeros()).saturating_sub(SUB_BUCKETS_SHIFT + 1);
+        (shift << SUB_BUCKETS_SHIFT) + u32::try_from(nanoseconds >> shift).unwrap()
+    }
+
+    #[test]
+    fn the_middle_of_a_bucket_is_near_all_its_values() {
+        for octave in 0..34 {
+            for part in 0..100 {
+                let value = (1_u64 << octave) + (part << octave) / 100;
+                let middle = middle(bucket(value));
+                assert!(bucket(value) < BUCKETS);
+                assert!(middle.abs_diff(value) <= value / 256, "{value}: {middle}");
+                assert_eq!(bucket(middle), bucket(value));
+            }
+        }
+    }
 }

@@ -4,14 +4,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::FloodConfig;
+use super::{FloodConfig, RecordTo};
 use crate::bpf::{AttachMode, SinkHook};
 use crate::generator::args::{SourceRange, parse_rate, parse_seconds};
 use crate::generator::raw::RawConfig;
 use crate::packet::MacAddress;
 use crate::time::Duration;
 
-/// `viaduct generate flood`: distinct INVITEs as frames, as fast as one core makes them.
+/// `viaduct generate flood`: distinct messages as frames, as fast as one core makes them.
 #[derive(clap::Args, Clone, Debug)]
 pub struct FloodArgs {
     /// Interface to send by.
@@ -27,9 +27,35 @@ pub struct FloodArgs {
     /// with commas.
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',', required = true)]
     pub source: Vec<SourceRange>,
-    /// Length of each message.
-    #[arg(long, value_name = "BYTES", default_value = "507")]
-    pub message_len: usize,
+    /// Plain INVITEs of this length; without it a mix of shapes and methods of 507 bytes on average.
+    #[arg(long, value_name = "BYTES")]
+    pub message_len: Option<usize>,
+    /// Frames of these pcap files instead, in turn, as --responses-to and --in-dialog-to write them.
+    #[arg(long, value_name = "FILES", value_delimiter = ',')]
+    pub replay: Vec<PathBuf>,
+    /// The mix in turn with --replay.
+    #[arg(long, requires = "replay")]
+    pub with_requests: bool,
+    /// Write what the servers of --count-at would answer to the requests that come to them.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "count_at",
+        conflicts_with = "replay"
+    )]
+    pub responses_to: Option<PathBuf>,
+    /// Write what the clients would send next in the dialogs of these requests.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "count_at",
+        conflicts_with = "replay"
+    )]
+    pub in_dialog_to: Option<PathBuf>,
+    /// Send the time in each message and report how long the messages took that come back; plain
+    /// INVITEs only.
+    #[arg(long, requires = "count_at", conflicts_with = "replay")]
+    pub latency: bool,
     /// Calls before they repeat.
     #[arg(long, default_value = "4194304", value_parser = clap::value_parser!(u64).range(1..))]
     pub calls: u64,
@@ -116,6 +142,13 @@ impl FloodArgs {
             // One more than possible, so that too many are noticed and not cut off.
             sources: sources.take(SOURCES_MAX + 1).collect(),
             message_len: self.message_len,
+            replay: self.replay.clone(),
+            with_requests: self.with_requests,
+            record_to: RecordTo {
+                responses: self.responses_to.clone(),
+                in_dialog: self.in_dialog_to.clone(),
+            },
+            latency: self.latency,
             calls: self.calls,
             rate: self.rate,
             warm_up: self.warm_up,

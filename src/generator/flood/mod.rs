@@ -1,7 +1,9 @@
 //! The flood: requests as frames, far faster than user agents, to measure the data path alone.
 //!
-//! Nobody waits for an answer and nothing is retransmitted. Each frame is an INVITE of its own:
-//! Call-ID, branch and From tag differ, sources take turns. Where the responder's frames come back
+//! Nobody waits for an answer and nothing is retransmitted. Each frame is a message of its own:
+//! Call-ID, branch and From tag differ, sources and shapes take turns. Responses and requests inside
+//! dialogs carry what the target wrote into the requests that came before, so they are recorded
+//! first and replayed. Where the responder's frames come back
 //! to the same interface, a sink counts them, by MAC address, so that what was forwarded is known
 //! without a server.
 //!
@@ -16,13 +18,21 @@
 //! frames and in time.
 
 mod args;
+mod frames;
+mod latency;
+mod recording;
 mod report;
 mod request;
+mod shapes;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 pub use args::{FloodArgs, RawArgs};
+pub use latency::LatencyReport;
+pub use recording::RecordTo;
+use recording::Recording;
 pub use report::{FloodReport, StationReport, Window};
 pub use request::RequestError;
 
@@ -36,6 +46,10 @@ use crate::time::{Duration, Instant};
 
 /// How often the flood is looked at.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Frames a second while what comes back is recorded, unless a rate is given: a packet socket copies
+/// each, on a core that has others to make.
+const RECORDING_RATE: f64 = 50_000.0;
 
 /// How long frames that were sent last are given to come back.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -53,8 +67,16 @@ pub struct FloodConfig {
     pub target: SocketAddr,
     /// Source addresses, used in turn.
     pub sources: Vec<IpAddr>,
-    /// Bytes of each message; the description of the session is filled up to it.
-    pub message_len: usize,
+    /// Plain INVITEs of this many bytes; without, a mix of shapes.
+    pub message_len: Option<usize>,
+    /// Files of frames to send instead.
+    pub replay: Vec<PathBuf>,
+    /// The mix in turn with them.
+    pub with_requests: bool,
+    /// Where to write what the requests that come back call for.
+    pub record_to: RecordTo,
+    /// Plain INVITEs with the time they are sent at; how long they took is reported.
+    pub latency: bool,
     /// Calls before they repeat.
     pub calls: u64,
     /// Frames a second; without, as many as go.
@@ -85,6 +107,17 @@ pub enum FloodError {
     /// A number of sources that there is no room for.
     #[error("{0} sources; 1 to {FLOOD_RECORDS_MAX} are possible")]
     Sources(usize),
+    /// A file of frames, or the socket that records them.
+    #[error("{what}: {error}")]
+    Frames {
+        /// Which.
+        what: String,
+        /// The system's reason.
+        error: std::io::Error,
+    },
+    /// A frame that is not one of a flood.
+    #[error("frame {0} is no UDP datagram with right checksums and whole fields")]
+    Frame(usize),
     /// More MAC addresses than the sink counts.
     #[error("{0} MAC addresses to count at; at most {SINK_STATIONS_MAX} are possible")]
     Stations(usize),
@@ -101,11 +134,22 @@ pub fn run(config: &FloodConfig, stop: &AtomicBool) -> Result<FloodReport, Flood
     if config.stations.len() > SINK_STATIONS_MAX {
         return Err(FloodError::Stations(config.stations.len()));
     }
-    let records = request::records(config)?;
-    let frame_len = records.first().map_or(0, FloodRecord::frame_len);
+    let frames = frames_of(config)?;
+    let record =
+        |(number, frame): (usize, &Vec<u8>)| frames::record(frame).ok_or(FloodError::Frame(number));
+    let records: Vec<FloodRecord> = frames
+        .iter()
+        .enumerate()
+        .map(record)
+        .collect::<Result<_, _>>()?;
+    let frame_len = frames.iter().map(Vec::len).sum::<usize>() / frames.len().max(1);
+    drop(frames);
     let program = FloodProgram::load(&FloodProgramConfig {
         egress: config.interface,
-        rate: config.rate,
+        rate: config
+            .rate
+            .or(config.record_to.is_wanted().then_some(RECORDING_RATE)),
+        timed: config.latency,
         frames: config.frames,
         calls: config.calls,
         seed: clock::now().as_nanos(),
@@ -113,6 +157,12 @@ pub fn run(config: &FloodConfig, stop: &AtomicBool) -> Result<FloodReport, Flood
     })?;
     drop(records);
     let sink = Sink::attach(config)?;
+    let mut recording = match config.record_to.is_wanted() {
+        true => {
+            Some(Recording::open(config, FLOOD_RECORDS_MAX).map_err(frames_error("recording"))?)
+        }
+        false => None,
+    };
 
     let core = config.core;
     let flood = program.start(move || {
@@ -126,7 +176,7 @@ pub fn run(config: &FloodConfig, stop: &AtomicBool) -> Result<FloodReport, Flood
         let sample = sink.sample(flood.sent()?)?;
         let past = sample.at.since(began);
         if start.is_none() && past >= config.warm_up {
-            start = Some(sample.clone());
+            start = Some((sample.clone(), sink.latencies()?));
         }
         let is_over = past >= config.warm_up + config.duration
             || sample.sent >= config.frames
@@ -134,15 +184,56 @@ pub fn run(config: &FloodConfig, stop: &AtomicBool) -> Result<FloodReport, Flood
         if is_over || stop.load(Ordering::Relaxed) {
             break sample;
         }
+        if let Some(recording) = &mut recording {
+            recording.take();
+        }
         std::thread::sleep(LOOK);
     };
+    let latencies = sink.latencies()?;
     let sent = flood.stop()?;
     if !config.stations.is_empty() {
         std::thread::sleep(DRAIN);
     }
     let last = sink.sample(sent)?;
-    let start = start.unwrap_or_else(|| last.clone());
-    Ok(FloodReport::new(config, frame_len, &start, &end, &last))
+    let (start, warm_up) = start.unwrap_or_else(|| (last.clone(), Vec::new()));
+    let mut report = FloodReport::new(config, frame_len, &start, &end, &last);
+    report.latency = config
+        .latency
+        .then(|| LatencyReport::new(&warm_up, &latencies));
+    if let Some(mut recording) = recording {
+        recording.take();
+        let written = recording.write(&config.record_to);
+        let (responses, in_dialog) = written.map_err(frames_error("recording"))?;
+        (report.recorded_responses, report.recorded_in_dialog) = (responses, in_dialog);
+    }
+    Ok(report)
+}
+
+/// The frames to send, of all kinds in turn.
+fn frames_of(config: &FloodConfig) -> Result<Vec<Vec<u8>>, FloodError> {
+    let mut kinds = Vec::new();
+    if config.replay.is_empty() || config.with_requests {
+        kinds.push(request::frames(config)?);
+    }
+    for path in &config.replay {
+        let name = path.display().to_string();
+        let frames = frames::read(path, FLOOD_RECORDS_MAX).map_err(frames_error(&name))?;
+        kinds.push(frames);
+    }
+    if let [_] = kinds.as_slice() {
+        return Ok(kinds.pop().unwrap_or_default());
+    }
+    let longest = kinds.iter().map(Vec::len).max().unwrap_or(0);
+    let in_turn = (0..longest).flat_map(|turn| {
+        let of_kind = move |kind: &Vec<Vec<u8>>| kind.get(turn % kind.len().max(1)).cloned();
+        kinds.iter().filter_map(of_kind)
+    });
+    Ok(in_turn.take(FLOOD_RECORDS_MAX).collect())
+}
+
+fn frames_error(what: &str) -> impl FnOnce(std::io::Error) -> FloodError {
+    let what = what.to_owned();
+    |error| FloodError::Frames { what, error }
 }
 
 /// What was counted at a moment.
@@ -157,24 +248,39 @@ pub(super) struct Sample {
 struct Sink {
     program: Option<(SinkProgram, Link)>,
     stations: Vec<MacAddress>,
+    is_timed: bool,
 }
 
 impl Sink {
     fn attach(config: &FloodConfig) -> Result<Self, BpfError> {
         let stations = config.stations.clone();
-        if stations.is_empty() {
+        // What is dropped in the driver never comes to the socket that records.
+        if stations.is_empty() || config.record_to.is_wanted() {
             return Ok(Self {
                 program: None,
                 stations,
+                is_timed: false,
             });
         }
         let addresses: Vec<[u8; 6]> = stations.iter().map(|station| station.0).collect();
-        let program = SinkProgram::load(&addresses)?;
+        let program = match config.latency {
+            true => SinkProgram::load_timed(&addresses)?,
+            false => SinkProgram::load(&addresses)?,
+        };
         let link = program.attach(config.interface, config.sink)?;
         Ok(Self {
             program: Some((program, link)),
             stations,
+            is_timed: config.latency,
         })
+    }
+
+    /// See [`SinkProgram::latencies`]; none if there is no sink.
+    fn latencies(&self) -> Result<Vec<(u64, u64)>, BpfError> {
+        match &self.program {
+            Some((program, _)) if self.is_timed => program.latencies(),
+            _ => Ok(Vec::new()),
+        }
     }
 
     fn sample(&self, sent: u64) -> Result<Sample, BpfError> {

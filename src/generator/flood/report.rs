@@ -4,15 +4,13 @@ use core::fmt;
 
 use serde::Serialize;
 
-use super::{FloodConfig, Sample};
+use super::{FloodConfig, LatencyReport, Sample};
 use crate::bpf::SinkCounts;
 
 /// The result of a flood.
 #[derive(Clone, Debug, Serialize)]
 pub struct FloodReport {
-    /// Bytes of a message, and of the frame around it.
-    pub message_len: usize,
-    /// Bytes of a frame.
+    /// Bytes of a frame, on average.
     pub frame_len: usize,
     /// Distinct calls.
     pub calls: u64,
@@ -24,8 +22,15 @@ pub struct FloodReport {
     pub sent: u64,
     /// Frames that came back in all, of any kind.
     pub returned: u64,
-    /// Share of all frames sent that did not come back as requests, 0 to 1.
+    /// Share of all frames sent that did not come back as requests or responses, 0 to 1.
     pub loss: f64,
+    /// How long they took, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyReport>,
+    /// Responses made of requests that came back, and written to a file.
+    pub recorded_responses: usize,
+    /// Requests inside dialogs made of them.
+    pub recorded_in_dialog: usize,
     /// What came back in all, by MAC address.
     pub stations: Vec<StationReport>,
 }
@@ -76,7 +81,6 @@ impl FloodReport {
         let sent = end.sent - start.sent;
         let requests = then.requests - first.requests;
         Self {
-            message_len: config.message_len,
             frame_len,
             calls: config.calls.min(last.sent),
             sources: config.sources.len(),
@@ -91,7 +95,10 @@ impl FloodReport {
             },
             sent: last.sent,
             returned: all.requests + all.responses + all.others,
-            loss: 1.0 - ratio(all.requests, last.sent),
+            loss: 1.0 - ratio(all.requests + all.responses, last.sent),
+            latency: None,
+            recorded_responses: 0,
+            recorded_in_dialog: 0,
             stations: config
                 .stations
                 .iter()
@@ -135,10 +142,9 @@ impl fmt::Display for FloodReport {
         let window = &self.window;
         writeln!(
             f,
-            "{} frames of {} bytes ({}-byte INVITEs, {} calls, {} sources) in {:.1} s: {:.0}/s",
+            "{} frames of {} bytes ({} calls, {} sources) in {:.1} s: {:.0}/s",
             window.sent,
             self.frame_len,
-            self.message_len,
             self.calls,
             self.sources,
             window.seconds,
@@ -157,6 +163,9 @@ impl fmt::Display for FloodReport {
             100.0 * self.loss,
             self.sent
         )?;
+        if let Some(latency) = &self.latency {
+            writeln!(f, "{latency}")?;
+        }
         for station in &self.stations {
             writeln!(
                 f,
