@@ -286,6 +286,10 @@ pub const MOVED_FLOWS_MAX: usize = 1 << 16;
 /// bucket share its rate: among a thousand that are answered at once one in four has company.
 pub const ANSWER_SOURCES: usize = 4096;
 
+/// Addresses and ports that the load generator plays user agents at over XDP: 50 bytes of kernel
+/// memory each, and 1 KiB of its own.
+pub const AGENT_ADDRESSES_MAX: usize = 1 << 16;
+
 /// VIP entries (address, port) in the steering program's map.
 pub const VIPS_MAX: usize = 256;
 const _: () = assert!(VIPS_MAX >= LISTENERS_MAX);

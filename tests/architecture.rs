@@ -48,6 +48,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     // The flood generator and the raw forwarder run on the data path's own rings.
     ("generator", "datapath"),
     ("generator", "bpf"),
+    // Its frames need the link-layer addresses of whom it calls.
+    ("generator", "neighbor"),
     // The command line is made of the generator's arguments.
     ("app", "cli"),
 ];

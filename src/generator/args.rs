@@ -9,6 +9,7 @@ use super::flood::{FloodArgs, RawArgs};
 use super::scenario::Layout;
 use super::schedule::Arrivals;
 use super::target::Target;
+use super::transport::DatapathArgs;
 use crate::net::Network;
 use crate::time::Duration;
 
@@ -68,8 +69,12 @@ pub struct LoadArgs {
     /// Reach the rate in a straight line over this time (a bare number is seconds).
     #[arg(long, value_parser = parse_seconds, default_value = "0s")]
     pub ramp: Duration,
+    /// The path of messages.
+    #[command(flatten)]
+    pub path: DatapathArgs,
     /// Source addresses: one, a range (198.18.0.10-198.18.0.50), a block (198.18.0.0/28); several
-    /// with commas. Without it the address that leads to the target.
+    /// with commas. Without it the address that leads to the target. With --datapath xdp no interface
+    /// needs to have them: the target's host needs a route to them through this one.
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
     pub source: Vec<SourceRange>,
     /// Source ports on each address.
@@ -211,6 +216,9 @@ pub struct AnswerArgs {
         required = true
     )]
     pub listen: Vec<SocketAddr>,
+    /// The path of messages.
+    #[command(flatten)]
+    pub path: DatapathArgs,
     /// Name of this server: it opens the To tag (`name~…`), where the generator reads it.
     #[arg(long, default_value = "answer", value_parser = parse_name)]
     pub name: String,

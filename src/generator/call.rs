@@ -92,7 +92,7 @@ impl Call {
 }
 
 /// All calls in progress.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Calls {
     places: Vec<Place>,
     free: Vec<u32>,
@@ -106,6 +106,17 @@ struct Place {
 }
 
 impl Calls {
+    /// None yet, with room for `calls_max`: moving them to more room would be lateness of ours.
+    /// Memory is touched as it is used.
+    pub(super) fn new(calls_max: u32) -> Self {
+        let room = usize::try_from(calls_max).unwrap_or(0);
+        Self {
+            places: Vec::with_capacity(room),
+            free: Vec::with_capacity(room),
+            live: 0,
+        }
+    }
+
     /// Calls in progress.
     pub(super) fn live(&self) -> u32 {
         self.live

@@ -6,13 +6,19 @@ use super::args::{AnswerArgs, ByeFrom, LoadArgs, ScenarioArgs, SourceRange};
 use super::digest::Credentials;
 use super::scenario::Layout;
 use super::schedule::{Arrivals, Limit};
-use super::socket::{self, BindError, SOCKETS_MAX};
+use super::socket::{BindError, SOCKETS_MAX};
 use super::target::Target;
 use super::timers::Timers;
+use super::transport::{self, Datapath};
+use super::xdp::XdpError;
+use crate::limits::AGENT_ADDRESSES_MAX;
 use crate::time::Duration;
 
 /// Without an end of its own a run lasts this long.
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);
+
+/// First source port over AF_XDP. RFC 3261 §18.1.1: a client may send from the port of SIP.
+const SOURCE_PORT_DEFAULT: u16 = 5060;
 
 /// Why a run could not start.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +32,9 @@ pub enum GeneratorError {
     /// The raw forwarder could not run.
     #[error(transparent)]
     Raw(#[from] super::raw::RawError),
+    /// AF_XDP is not to be had.
+    #[error("--datapath xdp: {0}")]
+    Xdp(#[from] XdpError),
     /// A socket could not be opened.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -46,10 +55,12 @@ pub enum GeneratorError {
         error: std::io::Error,
     },
     /// More sockets than allowed.
-    #[error("{wanted} sources times ports are more than {SOCKETS_MAX} sockets")]
+    #[error("{wanted} sources times ports; at most {most} are possible")]
     Sources {
         /// Addresses times ports.
         wanted: u128,
+        /// What the path takes.
+        most: usize,
     },
     /// The ports after the first do not exist.
     #[error("--source-port {first} with --source-ports {count} goes beyond 65535")]
@@ -155,6 +166,12 @@ pub struct UacConfig {
     pub credentials: Option<Credentials>,
     /// Length of bodies.
     pub body_len: Option<usize>,
+    /// Kernel sockets or AF_XDP.
+    pub datapath: Datapath,
+    /// Threads at most; `None`: one, and over AF_XDP one for each queue.
+    pub threads: Option<usize>,
+    /// Cores of the threads, in turn; empty: the kernel chooses.
+    pub cores: Vec<usize>,
     /// A line each second to standard error.
     pub progress: bool,
 }
@@ -185,6 +202,9 @@ impl UacConfig {
             calls_max: 500_000,
             credentials: None,
             body_len: None,
+            datapath: Datapath::Sockets,
+            threads: None,
+            cores: Vec::new(),
             progress: false,
         }
     }
@@ -256,9 +276,17 @@ impl UacConfig {
             calls_max: args.max_calls,
             credentials: args.auth.clone(),
             body_len: body_bytes.and_then(|len| usize::try_from(len).ok()),
+            datapath: args.path.datapath(),
+            threads: args.path.threads.map(usize::from),
+            cores: args.path.cores.clone(),
             progress,
             ..Self::new(target, load)
         })
+    }
+
+    /// Keeps the calling thread, which has this number, on its core.
+    pub(super) fn pin(&self, thread: u64) {
+        pin(&self.cores, thread);
     }
 
     /// Source addresses times ports.
@@ -279,11 +307,15 @@ impl UacConfig {
         }
         let addresses: u128 = self.sources.iter().map(SourceRange::count).sum();
         let wanted = addresses.saturating_mul(count.into());
-        if wanted > SOCKETS_MAX as u128 {
-            return Err(GeneratorError::Sources { wanted });
+        let most = match self.datapath {
+            Datapath::Sockets => SOCKETS_MAX,
+            Datapath::Xdp(_) => AGENT_ADDRESSES_MAX,
+        };
+        if wanted > most as u128 {
+            return Err(GeneratorError::Sources { wanted, most });
         }
         let sources: Vec<IpAddr> = if self.sources.is_empty() {
-            let source = socket::source_towards(target)
+            let source = transport::source_towards(target)
                 .map_err(|error| GeneratorError::NoRoute { target, error })?;
             vec![source]
         } else {
@@ -297,9 +329,11 @@ impl UacConfig {
             });
         }
         // One port on every address, then the next: neighbours in time come from other hosts.
-        let ports = (0..count).map(|place| match self.source_port {
-            0 => 0,
-            first => first.saturating_add(place),
+        let ports = (0..count).map(|place| match (self.source_port, &self.datapath) {
+            (0, Datapath::Sockets) => 0,
+            // There is no kernel to choose one.
+            (0, Datapath::Xdp(_)) => SOURCE_PORT_DEFAULT.saturating_add(place),
+            (first, _) => first.saturating_add(place),
         });
         Ok(ports
             .flat_map(|port| sources.iter().map(move |ip| SocketAddr::new(*ip, port)))
@@ -336,11 +370,22 @@ pub struct UasConfig {
     pub duration: Option<Duration>,
     /// Key of To tags and nonces.
     pub secret: u64,
+    /// Kernel sockets or AF_XDP.
+    pub datapath: Datapath,
+    /// Threads at most; `None`: one, and over AF_XDP one for each queue.
+    pub threads: Option<usize>,
+    /// Cores of the threads, in turn; empty: the kernel chooses.
+    pub cores: Vec<usize>,
     /// A line each second to standard error.
     pub progress: bool,
 }
 
 impl UasConfig {
+    /// Keeps the calling thread, which has this number, on its core.
+    pub(super) fn pin(&self, thread: u64) {
+        pin(&self.cores, thread);
+    }
+
     /// A server that rings and answers at once.
     pub fn new(listen: Vec<SocketAddr>, name: &str) -> Self {
         Self {
@@ -357,6 +402,9 @@ impl UasConfig {
             calls_max: 500_000,
             duration: None,
             secret: 1,
+            datapath: Datapath::Sockets,
+            threads: None,
+            cores: Vec::new(),
             progress: false,
         }
     }
@@ -388,9 +436,19 @@ impl UasConfig {
             calls_max: args.max_calls,
             duration: args.duration,
             secret: random()?,
+            datapath: args.path.datapath(),
+            threads: args.path.threads.map(usize::from),
+            cores: args.path.cores.clone(),
             progress,
             ..Self::new(args.listen.clone(), &args.name)
         })
+    }
+}
+
+fn pin(cores: &[usize], thread: u64) {
+    let place = usize::try_from(thread).unwrap_or(0);
+    if let Some(core) = cores.get(place % cores.len().max(1)) {
+        crate::sys::cpu::pin(*core);
     }
 }
 

@@ -39,11 +39,14 @@ mod socket;
 mod stats;
 mod target;
 mod template;
+mod threads;
 mod timers;
+mod transport;
 pub mod uac;
 pub mod uas;
 mod usage;
 mod wheel;
+mod xdp;
 
 use core::sync::atomic::AtomicBool;
 use std::path::Path;
@@ -61,6 +64,8 @@ pub use series::Timeline;
 pub use socket::BindError;
 pub use target::{Target, TargetError};
 pub use timers::Timers;
+pub use transport::{Datapath, DatapathArgs, DatapathKind};
+pub use xdp::{XdpConfig, XdpError};
 
 use crate::sip::{HeaderName, Message, NameAddr, values};
 use flood::{FloodArgs, RawArgs};
@@ -143,7 +148,7 @@ pub fn run_answer(args: &AnswerArgs, stop: &AtomicBool) -> Result<(), GeneratorE
         config.name,
         addresses.join(", ")
     ));
-    let report = server.run(stop);
+    let report = server.run(stop)?;
     print(&report.to_string());
     if let Some(path) = &args.json {
         write_text(path, &report.json())?;

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use super::template::write_decimal;
-use crate::net::SocketAddr;
+use crate::net::{IpAddr, SocketAddr};
 use crate::sip::{HeaderName, HeaderRow, Host, Message, reason_phrase};
 
 /// RFC 3261 §18.2.2: the default port of a sent-by without one.
@@ -91,19 +91,38 @@ fn write_top_via(
     let asks = via.rport.filter(|rport| rport.value.is_none());
     let is_source = matches!(via.host, Host::Ip(ip) if ip == peer.ip());
     let value_end = via.value.end();
-    // A `Vec` takes every write.
     match asks {
         Some(rport) => {
             out.extend_from_slice(part(whole.start, rport.whole.end()));
-            let _ = write!(out, "={}", peer.port());
+            out.push(b'=');
+            write_decimal(peer.port().into(), out);
             out.extend_from_slice(part(rport.whole.end(), value_end));
         }
         None => out.extend_from_slice(part(whole.start, value_end)),
     }
     if via.received.is_none() && (asks.is_some() || !is_source) {
-        let _ = write!(out, ";received={}", peer.ip());
+        out.extend_from_slice(b";received=");
+        write_address(peer.ip(), out);
     }
     out.extend_from_slice(part(value_end, whole.end));
+}
+
+/// Appends an address as text.
+fn write_address(address: IpAddr, out: &mut Vec<u8>) {
+    match address {
+        IpAddr::V4(v4) => {
+            for (place, octet) in v4.octets().into_iter().enumerate() {
+                if place > 0 {
+                    out.push(b'.');
+                }
+                write_decimal(octet.into(), out);
+            }
+        }
+        // A `Vec` takes every write.
+        IpAddr::V6(v6) => {
+            let _ = write!(out, "{v6}");
+        }
+    }
 }
 
 /// RFC 3261 §18.2.2, RFC 3581 §4: to the source address; to its port if the request asked with

@@ -39,6 +39,12 @@ impl Latencies {
         self.0.saturating_record(micros.clamp(1, MICROS_MAX));
     }
 
+    /// Adds those of another thread.
+    pub(super) fn merge(&mut self, other: &Self) {
+        // Both have the same bounds, so that nothing is out of range.
+        let _ = self.0.add(&other.0);
+    }
+
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.0.len()
@@ -111,13 +117,26 @@ pub(super) struct Names {
 impl Names {
     #[inline]
     pub(super) fn add(&mut self, name: &[u8]) {
+        self.add_many(name, 1);
+    }
+
+    #[inline]
+    fn add_many(&mut self, name: &[u8], more: u64) {
         if let Some((_, count)) = self.counts.iter_mut().find(|(known, _)| known == name) {
-            *count += 1;
+            *count += more;
         } else if self.counts.len() < NAMES_MAX {
-            self.counts.push((name.to_vec(), 1));
+            self.counts.push((name.to_vec(), more));
         } else {
-            self.further += 1;
+            self.further += more;
         }
+    }
+
+    /// Adds those of another thread.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (name, count) in &other.counts {
+            self.add_many(name, *count);
+        }
+        self.further += other.further;
     }
 
     /// By name, those beyond the bound last.

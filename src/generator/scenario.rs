@@ -354,7 +354,8 @@ pub(super) struct Scenario {
 
 #[derive(Clone, Debug)]
 struct Source {
-    ip: IpAddr,
+    /// Without brackets.
+    ip: Vec<u8>,
     host: Vec<u8>,
     port: Vec<u8>,
     body: Vec<u8>,
@@ -379,7 +380,7 @@ impl Scenario {
             (*layout, templates)
         };
         let source = |address: &SocketAddr| Source {
-            ip: address.ip(),
+            ip: address.ip().to_string().into_bytes(),
             host: match address.ip() {
                 IpAddr::V4(ip) => ip.to_string(),
                 IpAddr::V6(ip) => format!("[{ip}]"),
@@ -427,7 +428,7 @@ impl Scenario {
             Field::Rows => out.extend_from_slice(request.rows),
             Field::Body => out.extend_from_slice(body),
             Field::Branch => self.identity.write_branch(serial, request.transaction, out),
-            Field::CallId => self.identity.write_call_id(request.key, source.ip, out),
+            Field::CallId => self.identity.write_call_id(request.key, &source.ip, out),
             Field::CSeq => write_decimal(request.cseq.into(), out),
             Field::FromTag => out.extend_from_slice(&self.identity.tag(serial)),
             Field::Host => out.extend_from_slice(&source.host),
@@ -505,7 +506,8 @@ mod tests {
                     let via = message.top_via().unwrap();
                     assert!(via.transport.is_udp() && via.rport.is_some());
                     assert!(identity.is_branch(via.branch.unwrap().of(&bytes), 77, 7));
-                    let ip = scenario.sources[source].ip;
+                    let ip = core::str::from_utf8(&scenario.sources[source].ip).unwrap();
+                    let ip: IpAddr = ip.parse().unwrap();
                     assert_eq!(via.host.ip(), Some(ip));
                     assert_eq!(message.vias(&bytes).count(), layout.via_count());
                     assert!(message.vias(&bytes).all(|via| via.is_ok()));

@@ -26,6 +26,8 @@ pub struct Schedule {
     ramp: Duration,
     limit: Limit,
     next: u64,
+    /// From one call of ours to the next: as many as there are threads.
+    stride: u64,
     due: Option<Duration>,
     random: u64,
 }
@@ -49,6 +51,7 @@ impl Schedule {
             ramp,
             limit,
             next: 0,
+            stride: 1,
             due: None,
             random: seed,
         };
@@ -56,12 +59,28 @@ impl Schedule {
         schedule
     }
 
+    /// Every `of`th call, from call `thread` on: together the shares are the whole schedule.
+    ///
+    /// Poisson calls stay one: a process of independent calls is the sum of such processes.
+    pub fn share(mut self, thread: u64, of: u64) -> Self {
+        self.stride = of.max(1);
+        self.next = thread;
+        // Threads that draw the same numbers would call at the same times.
+        self.random = self.random.wrapping_add(thread << 32);
+        let first = match self.arrivals {
+            Arrivals::Even => self.after(self.next_as_f64()),
+            Arrivals::Poisson => self.following(Duration::ZERO),
+        };
+        self.due = self.bounded(if thread == 0 { Duration::ZERO } else { first });
+        self
+    }
+
     /// When the next call is due, or `None` after the last.
     pub fn due(&self) -> Option<Duration> {
         self.due
     }
 
-    /// Calls taken so far.
+    /// Calls taken so far are below this serial number.
     pub fn taken(&self) -> u64 {
         self.next
     }
@@ -70,7 +89,7 @@ impl Schedule {
     pub fn take(&mut self, elapsed: Duration) -> Option<(u64, Duration)> {
         let due = self.due.filter(|due| *due <= elapsed)?;
         let serial = self.next;
-        self.next += 1;
+        self.next += self.stride;
         let following = self.following(due);
         self.due = self.bounded(following);
         Some((serial, due))
@@ -87,7 +106,8 @@ impl Schedule {
             Arrivals::Even => self.after(self.next_as_f64()),
             Arrivals::Poisson => {
                 // Inverse of the exponential distribution, in units of expected calls; 1 − u > 0.
-                let calls = -(1.0 - self.uniform()).ln();
+                #[expect(clippy::cast_precision_loss, reason = "threads are few")]
+                let calls = -(1.0 - self.uniform()).ln() * self.stride as f64;
                 let reached = self.expected(due);
                 self.after(reached + calls)
             }

@@ -273,10 +273,6 @@ impl Series {
     }
 
     /// Takes in the series of another thread of the same run. Both must be closed.
-    #[allow(
-        dead_code,
-        reason = "a run has one thread until it takes several cores"
-    )]
     pub(super) fn merge(&mut self, mut other: Self) {
         while self.step < other.step {
             self.halve();

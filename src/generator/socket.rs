@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use rustix::event::{Timespec, epoll};
 
+use super::transport::{AddressIndex, Losses};
 use crate::limits::{BATCH, DATAGRAM_LEN_MAX};
 use crate::sys::datagram::{self, ReceiveBatch, SendBatch, SocketOptions};
 use crate::sys::meminfo;
@@ -28,9 +29,6 @@ const BATCHES_MAX: usize = 16;
 
 /// Times a full send buffer is waited for before a message counts as not sent.
 const SEND_RETRIES: u32 = 50;
-
-/// Place of a socket.
-pub(super) type SocketIndex = usize;
 
 /// All sockets, shared by the two halves.
 #[derive(Debug)]
@@ -60,7 +58,7 @@ impl Sockets {
     ///
     /// # Errors
     /// The first address that cannot be bound.
-    pub(super) fn bind(wanted: &[SocketAddr]) -> Result<Rc<Self>, BindError> {
+    pub(super) fn bind(wanted: &[SocketAddr]) -> Result<Self, BindError> {
         let options = SocketOptions {
             reuse_port: false,
             freebind: false,
@@ -80,7 +78,7 @@ impl Sockets {
             all.sockets.push(socket);
             all.addresses.push(bound);
         }
-        Ok(Rc::new(all))
+        Ok(all)
     }
 
     /// How many there are.
@@ -154,7 +152,7 @@ impl Receiver {
 
     /// Gives each datagram of the sockets found readable by the last [`Self::wait`] to `each`, as
     /// (bytes, socket, sender), until they are empty or have had their share.
-    pub(super) fn receive(&mut self, mut each: impl FnMut(&[u8], SocketIndex, SocketAddr)) {
+    pub(super) fn receive(&mut self, mut each: impl FnMut(&[u8], AddressIndex, SocketAddr)) {
         for place in 0..self.ready.len() {
             let data = self.ready[place].data.u64();
             let Ok(index) = usize::try_from(data) else {
@@ -171,8 +169,8 @@ impl Receiver {
 
     fn receive_batch(
         &mut self,
-        index: SocketIndex,
-        each: &mut impl FnMut(&[u8], SocketIndex, SocketAddr),
+        index: AddressIndex,
+        each: &mut impl FnMut(&[u8], AddressIndex, SocketAddr),
     ) -> usize {
         let Some(socket) = self.sockets.sockets.get(index) else {
             return 0;
@@ -194,7 +192,7 @@ impl Receiver {
 
 #[derive(Clone, Copy, Debug)]
 struct Queued {
-    socket: SocketIndex,
+    socket: AddressIndex,
     start: usize,
     end: usize,
     peer: SocketAddr,
@@ -230,14 +228,24 @@ impl Sender {
         }
     }
 
-    pub(super) fn sockets(&self) -> &Sockets {
-        &self.sockets
+    /// The addresses that the sockets are bound to.
+    pub(super) fn addresses(&self) -> &[SocketAddr] {
+        self.sockets.addresses()
+    }
+
+    /// What was lost so far, in either direction.
+    pub(super) fn losses(&self) -> Losses {
+        Losses {
+            receive_drops: self.sockets.receive_drops(),
+            send_refused: self.refused,
+            damaged: 0,
+        }
     }
 
     /// Queues the message that `write` appends.
     pub(super) fn send(
         &mut self,
-        socket: SocketIndex,
+        socket: AddressIndex,
         peer: SocketAddr,
         write: impl FnOnce(&mut Vec<u8>),
     ) {

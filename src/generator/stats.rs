@@ -54,6 +54,10 @@ impl Failure {
 /// A message that fits nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stray {
+    /// It came to another address than the request was sent from.
+    Address,
+    /// Its UDP checksum or a length is wrong.
+    Checksum,
     /// Not SIP, or broken.
     Malformed,
     /// The Call-ID is none of ours.
@@ -79,6 +83,8 @@ pub(super) enum Stray {
 impl Stray {
     pub(super) fn label(self) -> &'static str {
         match self {
+            Self::Address => "address",
+            Self::Checksum => "checksum",
             Self::Malformed => "malformed",
             Self::CallId => "call_id",
             Self::Via => "via",
@@ -122,6 +128,17 @@ impl Kinds {
         }
     }
 
+    fn merge(&mut self, other: &Self) {
+        let (counts, others) = (self.requests.iter_mut(), &other.requests);
+        counts
+            .zip(others)
+            .for_each(|(count, other)| *count += other);
+        let (counts, others) = (self.responses.iter_mut(), &other.responses);
+        counts
+            .zip(others)
+            .for_each(|(count, other)| *count += other);
+    }
+
     fn requests_by_method(&self) -> BTreeMap<String, u64> {
         let counts = METHODS.iter().zip(self.requests);
         counts
@@ -153,7 +170,25 @@ pub(super) struct Messages {
 
 impl Messages {
     pub(super) fn stray(&mut self, stray: Stray) {
-        *self.strays.entry(stray).or_default() += 1;
+        self.strays(stray, 1);
+    }
+
+    /// Counts several of a kind.
+    pub(super) fn strays(&mut self, stray: Stray, count: u64) {
+        if count > 0 {
+            *self.strays.entry(stray).or_default() += count;
+        }
+    }
+
+    /// Adds the messages of another thread.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.sent.merge(&other.sent);
+        self.received.merge(&other.received);
+        for (stray, count) in &other.strays {
+            *self.strays.entry(*stray).or_default() += count;
+        }
+        self.resent += other.resent;
+        self.seen_again += other.seen_again;
     }
 
     /// For the report.
@@ -237,6 +272,23 @@ impl CallerStats {
             resent: self.messages.resent,
         };
         self.series.close(now, totals, in_progress.into());
+    }
+
+    /// Adds the counts of another thread.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.offered += other.offered;
+        self.answered += other.answered;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+        self.limited += other.limited;
+        for (failure, count) in &other.failures {
+            *self.failures.entry(*failure).or_default() += count;
+        }
+        self.servers.merge(&other.servers);
+        self.setup.merge(&other.setup);
+        self.lateness.merge(&other.lateness);
+        self.messages.merge(&other.messages);
+        self.series.merge(other.series);
     }
 
     pub(super) fn failures_by_label(&self) -> BTreeMap<String, u64> {

@@ -21,10 +21,11 @@ impl Usage {
         }
     }
 
-    /// Share of a core that this thread has used since, 0 to 1.
-    pub(super) fn cpu_share(&self) -> f64 {
+    /// Share of a core that this thread has worked since, 0 to 1: `idle` is CPU time that it has
+    /// spent waiting.
+    pub(super) fn cpu_share(&self, idle: Duration) -> f64 {
         let wall = clock::now().since(self.wall).as_secs_f64();
-        let cpu = thread_time().saturating_sub(self.cpu).as_secs_f64();
+        let cpu = thread_time().saturating_sub(self.cpu + idle).as_secs_f64();
         if wall > 0.0 { cpu / wall } else { 0.0 }
     }
 }
@@ -43,12 +44,12 @@ mod tests {
     fn sleep_is_no_work_and_a_busy_loop_is() {
         let usage = Usage::start();
         std::thread::sleep(Duration::from_millis(30));
-        assert!(usage.cpu_share() < 0.3);
+        assert!(usage.cpu_share(Duration::ZERO) < 0.3);
         let usage = Usage::start();
         let mut sum = 0u64;
         while thread_time().saturating_sub(usage.cpu) < Duration::from_millis(20) {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
-        assert!(usage.cpu_share() > 0.0);
+        assert!(usage.cpu_share(Duration::ZERO) > 0.0);
     }
 }

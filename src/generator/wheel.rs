@@ -20,6 +20,69 @@ pub(super) struct Wheel {
     /// The first tick that has not fired yet.
     tick: u64,
     pending: usize,
+    /// What fires in one poll; kept for its memory.
+    due: Vec<u64>,
+}
+
+/// What a timer needs to know of the call behind it.
+pub(super) struct Timed<'a> {
+    /// Tells this call from the next in its place.
+    pub(super) generation: u32,
+    /// When something is next to be done for it.
+    pub(super) due: Option<Instant>,
+    /// The earliest entry of this call in the wheel.
+    pub(super) armed: &'a mut Option<Instant>,
+}
+
+/// A side of the generator: calls in a slab, by their places, and the wheel with their timers.
+pub(super) trait Timekeeper {
+    fn wheel(&mut self) -> &mut Wheel;
+
+    /// The call of a place, if one is there.
+    fn timed(&mut self, index: u32) -> Option<Timed<'_>>;
+
+    /// Something is due for the call of a place.
+    fn on_timer(&mut self, index: u32, now: Instant);
+
+    /// Sees that the wheel has an entry at or before the call's next time.
+    fn arm(&mut self, index: u32) {
+        let Some(timed) = self.timed(index) else {
+            return;
+        };
+        let Some(due) = timed.due else { return };
+        if timed.armed.is_none_or(|armed| due < armed) {
+            *timed.armed = Some(due);
+            let token = u64::from(timed.generation) << 32 | u64::from(index);
+            self.wheel().insert(due, token);
+        }
+    }
+
+    /// Fires the timers that are due.
+    fn fire(&mut self, now: Instant) {
+        let mut due = core::mem::take(&mut self.wheel().due);
+        self.wheel().poll(now, &mut due);
+        for token in due.drain(..) {
+            let place = u32::try_from(token & u64::from(u32::MAX));
+            let (Ok(index), generation) = (place, token >> 32) else {
+                continue;
+            };
+            let Some(timed) = self.timed(index) else {
+                continue;
+            };
+            if u64::from(timed.generation) != generation {
+                continue;
+            }
+            if timed.armed.is_some_and(|armed| armed <= now) {
+                *timed.armed = None;
+            }
+            // An entry whose call has moved on meanwhile only sets the next.
+            if timed.due.is_some_and(|due| due <= now) {
+                self.on_timer(index, now);
+            }
+            self.arm(index);
+        }
+        self.wheel().due = due;
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +99,7 @@ impl Wheel {
             origin: now,
             tick: 0,
             pending: 0,
+            due: Vec::new(),
         }
     }
 

@@ -36,7 +36,7 @@ impl Server {
             move || {
                 let server = uas::Server::bind(&config).unwrap();
                 sender.send(server.addresses()[0]).unwrap();
-                server.run(&stop)
+                server.run(&stop).unwrap()
             }
         });
         Self {

@@ -202,7 +202,7 @@ fn interface(name: &str) -> io::Result<(u32, MacAddress)> {
         .ok_or_else(|| io::Error::other(format!("{name} is no Ethernet interface")))
 }
 
-fn parse_mac(text: &str) -> Result<MacAddress, String> {
+pub(in crate::generator) fn parse_mac(text: &str) -> Result<MacAddress, String> {
     let fault = || format!("{text:?} is no MAC address such as 02:00:00:00:00:01");
     let octets: Vec<u8> = text
         .split(':')

@@ -29,6 +29,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+pub(super) use args::parse_mac;
 pub use args::{FloodArgs, RawArgs};
 pub use latency::LatencyReport;
 pub use recording::RecordTo;

@@ -11,7 +11,6 @@ mod responses;
 use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use super::call::{Call, Calls, Phase, Step};
 use super::config::{GeneratorError, Load, UacConfig};
@@ -21,10 +20,11 @@ use super::progress::Progress;
 use super::report::{Report, SelfCheck};
 use super::scenario::Scenario;
 use super::schedule::Schedule;
-use super::socket::{Receiver, Sender, Sockets};
-use super::stats::{CallerStats, Failure};
+use super::stats::{CallerStats, Failure, Stray};
+use super::threads;
+use super::transport::{self, Losses, Opened, Sender, Share};
 use super::usage::Usage;
-use super::wheel::Wheel;
+use super::wheel::{Timed, Timekeeper, Wheel};
 use crate::limits::BATCH;
 use crate::sip::{Message, Method};
 use crate::sys::clock;
@@ -42,15 +42,40 @@ const STOP_DRAIN: Duration = Duration::from_secs(2);
 /// # Errors
 /// What kept the run from starting; while it runs, everything is counted.
 pub fn run(config: &UacConfig, stop: &AtomicBool) -> Result<Report, GeneratorError> {
-    let system = |what| move |error| GeneratorError::System { what, error };
-    let sockets = Sockets::bind(&config.bind_addresses()?)?;
-    let mut receiver = Receiver::new(&sockets).map_err(system("epoll"))?;
+    let addresses = config.bind_addresses()?;
+    let target = config.target.address();
+    let opened = transport::open(&config.datapath, &addresses, config.threads, Some(target))?;
+    let of = u64::try_from(opened.len()).unwrap_or(1);
+    let start = clock::now();
+    let run_share = |(thread, opened): (u64, Opened)| {
+        let share = Share { thread, of };
+        config.pin(thread);
+        run_thread(config, share, opened, start, stop)
+    };
+    let outcomes: Vec<Outcome> = threads::run_all(opened, run_share)?;
+    let mut outcomes = outcomes.into_iter();
+    let Some(mut whole) = outcomes.next() else {
+        return Ok(Report::default());
+    };
+    outcomes.for_each(|outcome| whole.merge(outcome));
+    Ok(whole.report(config, start))
+}
+
+/// Plays the calls of one thread.
+fn run_thread(
+    config: &UacConfig,
+    share: Share,
+    opened: Opened,
+    start: Instant,
+    stop: &AtomicBool,
+) -> Result<Outcome, GeneratorError> {
     // The default slack of 50 µs would be lateness of ours.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+    let (mut receiver, sender) = opened.split()?;
     let usage = Usage::start();
-    let start = clock::now();
-    let mut uac = Uac::new(config, &sockets, start);
-    let mut progress = Progress::new(config.progress, start);
+    let mut uac = Uac::new(config, share, sender, start);
+    // One thread speaks for all.
+    let mut progress = Progress::new(config.progress && share.thread == 0, start);
     loop {
         let now = clock::now();
         if stop.load(Ordering::Relaxed) {
@@ -68,20 +93,78 @@ pub fn run(config: &UacConfig, stop: &AtomicBool) -> Result<Report, GeneratorErr
         }
         if receiver.wait(uac.sleep(now)) {
             let now = clock::now();
-            receiver.receive(|bytes, socket, peer| uac.receive(bytes, socket, peer, now));
+            receiver.receive(|bytes, address, peer| uac.receive(bytes, address, peer, now));
         }
     }
     progress.end();
-    let check = SelfCheck {
-        lateness_ms: uac.stats.lateness.percentiles(),
-        cpu: usage.cpu_share(),
-        receive_drops: sockets.receive_drops(),
-        send_refused: uac.sender.refused,
-        limited: uac.stats.limited,
-    };
     let now = clock::now();
     uac.stats.end_series(now, uac.calls.live());
-    Ok(uac.report(now, check))
+    let losses = uac.sender.losses();
+    uac.stats.messages.strays(Stray::Checksum, losses.damaged);
+    Ok(Outcome {
+        losses,
+        stats: uac.stats,
+        cpu: usage.cpu_share(receiver.idle()),
+        last_due: uac.last_due,
+        end: now,
+    })
+}
+
+/// What came of one thread's calls, and then of all.
+struct Outcome {
+    stats: CallerStats,
+    losses: Losses,
+    /// Of the busiest thread.
+    cpu: f64,
+    last_due: Duration,
+    end: Instant,
+}
+
+impl Outcome {
+    fn merge(&mut self, other: Self) {
+        self.stats.merge(other.stats);
+        self.losses.merge(other.losses);
+        self.cpu = self.cpu.max(other.cpu);
+        self.last_due = self.last_due.max(other.last_due);
+        self.end = self.end.max(other.end);
+    }
+
+    fn report(&self, config: &UacConfig, start: Instant) -> Report {
+        let stats = &self.stats;
+        let check = SelfCheck {
+            lateness_ms: stats.lateness.percentiles(),
+            cpu: self.cpu,
+            receive_drops: self.losses.receive_drops,
+            send_refused: self.losses.send_refused,
+            limited: stats.limited,
+        };
+        let reasons = check.reasons();
+        let scenario = match &config.load {
+            Load::Call { .. } => "call",
+            Load::Single { .. } => "options",
+            Load::Register { .. } => "register",
+        };
+        Report {
+            scenario: scenario.to_owned(),
+            offered: stats.offered,
+            answered: stats.answered,
+            failed: stats.failed,
+            cancelled: stats.cancelled,
+            seconds: self.end.since(start).as_secs_f64(),
+            rate: rate(stats.offered, self.last_due),
+            servers: stats.servers.shares(),
+            setup_ms: stats.setup.percentiles(),
+            response_times_ms: BTreeMap::new(),
+            traffic: stats.messages.traffic(),
+            failures: stats.failures_by_label(),
+            lateness_ms: check.lateness_ms,
+            cpu: check.cpu,
+            bottleneck: !reasons.is_empty(),
+            bottleneck_reasons: reasons,
+            self_check: check,
+            timeline: stats.series.timeline(self.end),
+        }
+    }
 }
 
 /// The caller's state.
@@ -91,15 +174,16 @@ struct Uac<'a> {
     schedule: Schedule,
     start: Instant,
     sender: Sender,
+    share: Share,
     source_count: u64,
     calls: Calls,
+    calls_max: u32,
     wheel: Wheel,
     stats: CallerStats,
     /// Taken out while a message is read.
     message: Option<Box<Message>>,
     /// Dialog of a response whose call is over.
     late: Dialog,
-    due: Vec<u64>,
     initial_to: Vec<u8>,
     registrar: Vec<u8>,
     /// When waiting for calls in progress ends.
@@ -108,8 +192,8 @@ struct Uac<'a> {
 }
 
 impl<'a> Uac<'a> {
-    fn new(config: &'a UacConfig, sockets: &Rc<Sockets>, start: Instant) -> Self {
-        let addresses = sockets.addresses();
+    fn new(config: &'a UacConfig, share: Share, sender: Sender, start: Instant) -> Self {
+        let addresses = sender.addresses();
         let identity = Identity::new(config.seed, &config.call_id_prefix);
         let scenario = Scenario::new(
             identity,
@@ -124,7 +208,10 @@ impl<'a> Uac<'a> {
             config.ramp,
             config.limit,
             config.seed,
-        );
+        )
+        .share(share.thread, share.of);
+        let threads = u32::try_from(share.of).unwrap_or(1).max(1);
+        let calls_max = config.calls_max.div_ceil(threads);
         let host_port = match config.target.port() {
             Some(port) => format!("{}:{port}", config.target.host()),
             None => config.target.host().to_owned(),
@@ -134,14 +221,15 @@ impl<'a> Uac<'a> {
             scenario,
             schedule,
             start,
-            sender: Sender::new(sockets),
+            share,
             source_count: u64::try_from(addresses.len()).unwrap_or(1).max(1),
-            calls: Calls::default(),
+            sender,
+            calls: Calls::new(calls_max),
+            calls_max,
             wheel: Wheel::new(start),
             stats: CallerStats::new(start),
             message: Some(Box::new(Message::new())),
             late: Dialog::default(),
-            due: Vec::new(),
             initial_to: format!("<{}>", config.target.uri()).into_bytes(),
             registrar: format!("sip:{host_port}").into_bytes(),
             drain_end: None,
@@ -158,7 +246,7 @@ impl<'a> Uac<'a> {
             let intended = self.start + due;
             self.last_due = due;
             self.stats.offered += 1;
-            if self.calls.live() >= self.config.calls_max {
+            if self.calls.live() >= self.calls_max {
                 self.stats.limited += 1;
                 self.stats.fail(Failure::Limited);
                 continue;
@@ -166,7 +254,7 @@ impl<'a> Uac<'a> {
             // Read anew: a batch of calls takes longer than the distance between them.
             let now = clock::now();
             self.stats.lateness.record(now.since(intended));
-            let source = usize::try_from(serial % self.source_count).unwrap_or(0);
+            let source = self.source_of(serial);
             let inserted = self.calls.insert(|dialog| Call {
                 serial,
                 source,
@@ -221,66 +309,6 @@ impl<'a> Uac<'a> {
         call.deadline = Some(deadline);
         self.send_step(index, now);
         self.arm(index);
-    }
-
-    /// Sees that the wheel has an entry at or before the call's next time.
-    fn arm(&mut self, index: u32) {
-        let Some(call) = self.calls.at(index) else {
-            return;
-        };
-        let Some(due) = call.due() else { return };
-        if call.armed.is_none_or(|armed| due < armed) {
-            call.armed = Some(due);
-            // The low half of the serial tells this call from the next in its place.
-            let token = call.serial << 32 | u64::from(index);
-            self.wheel.insert(due, token);
-        }
-    }
-
-    /// Fires the timers that are due.
-    fn fire(&mut self, now: Instant) {
-        let mut due = core::mem::take(&mut self.due);
-        self.wheel.poll(now, &mut due);
-        for token in due.drain(..) {
-            let Ok(index) = u32::try_from(token & u64::from(u32::MAX)) else {
-                continue;
-            };
-            let Some(call) = self.calls.at(index) else {
-                continue;
-            };
-            if call.serial << 32 | u64::from(index) != token {
-                continue;
-            }
-            if call.armed.is_some_and(|armed| armed <= now) {
-                call.armed = None;
-            }
-            self.on_timer(index, now);
-            self.arm(index);
-        }
-        self.due = due;
-    }
-
-    fn on_timer(&mut self, index: u32, now: Instant) {
-        let Some(call) = self.calls.at(index) else {
-            return;
-        };
-        if call.deadline.is_some_and(|deadline| deadline <= now) {
-            self.on_deadline(index, now);
-            return;
-        }
-        if call.cancel_at.is_some_and(|cancel_at| cancel_at <= now) {
-            call.cancel_at = None;
-            self.cancel(index, now);
-            return;
-        }
-        if call
-            .resend
-            .as_mut()
-            .is_some_and(|resend| resend.is_due(now))
-        {
-            self.stats.messages.resent += 1;
-            self.resend_step(index);
-        }
     }
 
     fn on_deadline(&mut self, index: u32, now: Instant) {
@@ -340,10 +368,12 @@ impl<'a> Uac<'a> {
 
     /// Until the next call, timer or limit.
     fn sleep(&self, now: Instant) -> Duration {
-        let mut until = self.wheel.sleep_until(now, SLEEP_MAX);
-        if let Some(due) = self.schedule.due() {
-            until = until.min(self.start + due);
-        }
+        // The next call first: the wheel looks no further ahead than is asked for.
+        let horizon = match self.schedule.due() {
+            Some(due) => (self.start + due).since(now).min(SLEEP_MAX),
+            None => SLEEP_MAX,
+        };
+        let mut until = self.wheel.sleep_until(now, horizon);
         if let Some(end) = self.drain_end {
             until = until.min(end);
         }
@@ -363,34 +393,43 @@ impl<'a> Uac<'a> {
             stats.lateness.percentiles().p99,
         )
     }
+}
 
-    fn report(&self, now: Instant, check: SelfCheck) -> Report {
-        let stats = &self.stats;
-        let reasons = check.reasons();
-        let scenario = match &self.config.load {
-            Load::Call { .. } => "call",
-            Load::Single { .. } => "options",
-            Load::Register { .. } => "register",
+impl Timekeeper for Uac<'_> {
+    fn wheel(&mut self) -> &mut Wheel {
+        &mut self.wheel
+    }
+
+    fn timed(&mut self, index: u32) -> Option<Timed<'_>> {
+        let call = self.calls.at(index)?;
+        Some(Timed {
+            // The low half of the serial: the calls of one place are far less than 2^32 apart.
+            generation: u32::try_from(call.serial & u64::from(u32::MAX)).unwrap_or(0),
+            due: call.due(),
+            armed: &mut call.armed,
+        })
+    }
+
+    fn on_timer(&mut self, index: u32, now: Instant) {
+        let Some(call) = self.calls.at(index) else {
+            return;
         };
-        Report {
-            scenario: scenario.to_owned(),
-            offered: stats.offered,
-            answered: stats.answered,
-            failed: stats.failed,
-            cancelled: stats.cancelled,
-            seconds: now.since(self.start).as_secs_f64(),
-            rate: rate(stats.offered, self.last_due),
-            servers: stats.servers.shares(),
-            setup_ms: stats.setup.percentiles(),
-            response_times_ms: BTreeMap::new(),
-            traffic: stats.messages.traffic(),
-            failures: stats.failures_by_label(),
-            lateness_ms: check.lateness_ms,
-            cpu: check.cpu,
-            bottleneck: !reasons.is_empty(),
-            bottleneck_reasons: reasons,
-            self_check: check,
-            timeline: stats.series.timeline(now),
+        if call.deadline.is_some_and(|deadline| deadline <= now) {
+            self.on_deadline(index, now);
+            return;
+        }
+        if call.cancel_at.is_some_and(|cancel_at| cancel_at <= now) {
+            call.cancel_at = None;
+            self.cancel(index, now);
+            return;
+        }
+        if call
+            .resend
+            .as_mut()
+            .is_some_and(|resend| resend.is_due(now))
+        {
+            self.stats.messages.resent += 1;
+            self.resend_step(index);
         }
     }
 }
@@ -438,14 +477,17 @@ mod tests {
     use super::*;
     use crate::generator::args::ByeFrom;
     use crate::generator::reply::{self, Reply};
+    use crate::generator::transport::Datapath;
     use crate::net::SocketAddr;
 
     /// A caller with ten calls under way, and the INVITEs it sent.
     fn started(config: &UacConfig) -> (Uac<'_>, Vec<Vec<u8>>) {
-        let sockets = Sockets::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let address = "127.0.0.1:0".parse().unwrap();
+        let mut opened = transport::open(&Datapath::Sockets, &[address], None, None).unwrap();
+        let (_, sender) = opened.remove(0).split().unwrap();
         let peer = std::net::UdpSocket::bind(config.target.address());
         let start = clock::now();
-        let mut uac = Uac::new(config, &sockets, start);
+        let mut uac = Uac::new(config, Share::WHOLE, sender, start);
         uac.start_due(start + Duration::from_secs(1));
         uac.sender.flush();
         let mut invites = Vec::new();

@@ -238,8 +238,10 @@ impl Uac<'_> {
             .send(source, destination, |out| scenario.write(&request, out));
     }
 
+    /// The address of a call: one of the thread's, in turn.
     pub(super) fn source_of(&self, serial: u64) -> usize {
-        usize::try_from(serial % self.source_count).unwrap_or(0)
+        let own = serial / self.share.of.max(1);
+        usize::try_from(own % self.source_count).unwrap_or(0)
     }
 
     /// Whether the layout of a call writes its routes in one row.

@@ -10,8 +10,9 @@ use crate::generator::digest::Challenge;
 use crate::generator::identity::CallKey;
 use crate::generator::reply::{self, Reply};
 use crate::generator::server_name;
-use crate::generator::socket::SocketIndex;
 use crate::generator::stats::{Failure, Stray};
+use crate::generator::transport::AddressIndex;
+use crate::generator::wheel::Timekeeper as _;
 use crate::net::SocketAddr;
 use crate::sip::{CSeq, HeaderName, Kind, Message, Method};
 use crate::time::Instant;
@@ -21,7 +22,7 @@ impl Uac<'_> {
     pub(super) fn receive(
         &mut self,
         bytes: &[u8],
-        socket: SocketIndex,
+        socket: AddressIndex,
         peer: SocketAddr,
         now: Instant,
     ) {
@@ -32,7 +33,7 @@ impl Uac<'_> {
         match message.parse(bytes) {
             Ok(()) if message.kind() == Kind::Response => {
                 self.stats.messages.received.response(message.status());
-                if let Err(stray) = self.on_response(bytes, &message, now) {
+                if let Err(stray) = self.on_response(bytes, &message, socket, now) {
                     self.stats.messages.stray(stray);
                 }
             }
@@ -42,8 +43,18 @@ impl Uac<'_> {
         self.message = Some(message);
     }
 
-    fn on_response(&mut self, bytes: &[u8], message: &Message, now: Instant) -> Result<(), Stray> {
+    fn on_response(
+        &mut self,
+        bytes: &[u8],
+        message: &Message,
+        address: AddressIndex,
+        now: Instant,
+    ) -> Result<(), Stray> {
         let (key, cseq) = self.checked(bytes, message)?;
+        // RFC 3581 §4: to where the request came from.
+        if self.source_of(key.serial) != address {
+            return Err(Stray::Address);
+        }
         let status = message.status();
         let Some(call) = self.calls.find(key) else {
             self.on_late_response(bytes, message, key, cseq);
@@ -94,7 +105,8 @@ impl Uac<'_> {
             identity.is_branch(branch.of(bytes), key.serial, transaction(cseq.number))
         });
         let via_count = self.scenario.layout(key.serial).via_count();
-        if !is_ours || message.vias(bytes).count() != via_count {
+        // The topmost is decoded already, and is there: it has a branch.
+        if !is_ours || 1 + message.vias_below(bytes).count() != via_count {
             return Err(Stray::Via);
         }
         let tag = identity.tag(key.serial);
@@ -343,7 +355,7 @@ impl Uac<'_> {
         &mut self,
         bytes: &[u8],
         message: &Message,
-        socket: SocketIndex,
+        socket: AddressIndex,
         peer: SocketAddr,
         now: Instant,
     ) {

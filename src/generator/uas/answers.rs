@@ -6,8 +6,9 @@ use crate::generator::dialog::Side;
 use crate::generator::digest::Judgement;
 use crate::generator::identity::hex;
 use crate::generator::reply::{self, Reply};
-use crate::generator::socket::SocketIndex;
 use crate::generator::stats::Stray;
+use crate::generator::transport::AddressIndex;
+use crate::generator::wheel::Timekeeper as _;
 use crate::net::SocketAddr;
 use crate::sip::{HeaderName, Kind, MAGIC_COOKIE, Message, Method};
 use crate::time::Instant;
@@ -22,7 +23,7 @@ const EXPIRES_DEFAULT: &[u8] = b"3600";
 struct Arrival<'m> {
     bytes: &'m [u8],
     message: &'m Message,
-    socket: SocketIndex,
+    socket: AddressIndex,
     peer: SocketAddr,
     id: u64,
     cseq: u32,
@@ -33,7 +34,7 @@ impl Uas<'_> {
     pub(super) fn receive(
         &mut self,
         bytes: &[u8],
-        socket: SocketIndex,
+        socket: AddressIndex,
         peer: SocketAddr,
         now: Instant,
     ) {
@@ -499,7 +500,7 @@ impl Uas<'_> {
         let has_tag = stored.to_tag().is_some();
         let (socket, id) = (held.socket, held.id);
         let destination = dialog.next_hop().unwrap_or(held.peer);
-        let Some(local) = self.sender.sockets().addresses().get(socket).copied() else {
+        let Some(local) = self.sender.addresses().get(socket).copied() else {
             return;
         };
         write_tag(self.config, call_id, from_tag, &mut self.tag);

@@ -4,15 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::generator::dialog::Dialog;
-use crate::generator::socket::SocketIndex;
 use crate::generator::timers::Resend;
+use crate::generator::transport::AddressIndex;
 use crate::net::SocketAddr;
 use crate::time::{Duration, Instant};
 
 /// Ended calls are remembered this long at least: 64·T1 of RFC 3261 (timer L of RFC 6026).
 const MEMORY: Duration = Duration::from_secs(32);
 /// Ended calls remembered in one span of [`MEMORY`]; beyond it, none.
-const REMEMBERED_MAX: usize = 4_000_000;
+const REMEMBERED_MAX: usize = 3_600_000;
 
 /// Where a held call stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) struct Held {
     /// The INVITE, to make later responses of.
     pub(super) request: Vec<u8>,
     pub(super) cseq: u32,
-    pub(super) socket: SocketIndex,
+    pub(super) socket: AddressIndex,
     pub(super) peer: SocketAddr,
     /// Status of the latest response to the INVITE.
     pub(super) status: u16,
@@ -111,7 +111,7 @@ impl HeldCalls {
         &mut self,
         id: u64,
         request: &[u8],
-        socket: SocketIndex,
+        socket: AddressIndex,
         peer: SocketAddr,
         now: Instant,
     ) -> Option<u32> {
@@ -172,16 +172,20 @@ pub(super) struct Ended {
 
 impl Ended {
     pub(super) fn new(now: Instant) -> Self {
+        // In full from the start: to grow in the middle of a load takes tens of milliseconds, in
+        // which a ring runs over. Memory is touched as it is used.
+        let room = || HashSet::with_capacity_and_hasher(REMEMBERED_MAX, ReadyBuilder::default());
         Self {
-            recent: HashSet::default(),
-            older: HashSet::default(),
+            recent: room(),
+            older: room(),
             turn: now + MEMORY,
         }
     }
 
     pub(super) fn insert(&mut self, id: u64, cseq: u32, now: Instant) {
         if now >= self.turn {
-            self.older = core::mem::take(&mut self.recent);
+            core::mem::swap(&mut self.older, &mut self.recent);
+            self.recent.clear();
             self.turn = now + MEMORY;
         }
         if self.recent.len() < REMEMBERED_MAX {

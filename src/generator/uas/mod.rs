@@ -10,21 +10,21 @@ mod held;
 
 use core::hash::Hasher as _;
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::rc::Rc;
 
 use siphasher::sip::SipHasher13;
 
-use self::held::{Ended, Held, HeldCalls, State};
+use self::held::{Ended, HeldCalls, State};
 use super::config::{GeneratorError, UasConfig};
 use super::digest::Verifier;
 use super::identity::hex;
 use super::progress::Progress;
 use super::report::AnswerReport;
 use super::scenario::session_description;
-use super::socket::{Receiver, Sender, Sockets};
-use super::stats::Messages;
+use super::stats::{Messages, Stray};
+use super::threads;
+use super::transport::{self, Losses, Opened, Sender};
 use super::usage::Usage;
-use super::wheel::Wheel;
+use super::wheel::{Timed, Timekeeper, Wheel};
 use crate::net::SocketAddr;
 use crate::sip::Message;
 use crate::sys::clock;
@@ -42,72 +42,87 @@ const TRYING_AFTER: Duration = Duration::from_millis(200);
 /// # Errors
 /// What kept it from starting.
 pub fn run(config: &UasConfig, stop: &AtomicBool) -> Result<AnswerReport, GeneratorError> {
-    Ok(Server::bind(config)?.run(stop))
+    Server::bind(config)?.run(stop)
 }
 
-/// A server whose sockets are open.
+/// A server whose addresses are open.
 pub struct Server<'a> {
     config: &'a UasConfig,
-    sockets: Rc<Sockets>,
-    receiver: Receiver,
+    opened: Vec<Opened>,
 }
 
 impl<'a> Server<'a> {
-    /// Opens the sockets: from now on requests wait for [`Self::run`].
+    /// Opens the addresses: from now on requests wait for [`Self::run`].
     ///
     /// # Errors
     /// An address that cannot be had.
     pub fn bind(config: &'a UasConfig) -> Result<Self, GeneratorError> {
-        let sockets = Sockets::bind(&config.listen)?;
-        let receiver = Receiver::new(&sockets).map_err(|error| GeneratorError::System {
-            what: "epoll",
-            error,
-        })?;
-        Ok(Self {
-            config,
-            sockets,
-            receiver,
-        })
+        let opened = transport::open(&config.datapath, &config.listen, config.threads, None)?;
+        Ok(Self { config, opened })
     }
 
     /// The addresses bound, with the port that port 0 became.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.sockets.addresses().to_vec()
+        let opened = self.opened.iter();
+        opened.flat_map(Opened::addresses).copied().collect()
     }
 
     /// Answers until `stop` is set, or for the configured time, and reports.
-    pub fn run(mut self, stop: &AtomicBool) -> AnswerReport {
-        let usage = Usage::start();
-        let start = clock::now();
-        let end = self.config.duration.map(|duration| start + duration);
-        let mut uas = Uas::new(self.config, &self.sockets, start);
-        let mut progress = Progress::new(self.config.progress, start);
-        loop {
-            let now = clock::now();
-            uas.fire(now);
-            uas.sender.flush();
-            if stop.load(Ordering::Relaxed) || end.is_some_and(|end| end <= now) {
-                break;
-            }
-            if progress.is_due(now) {
-                progress.write(now, &uas.line());
-            }
-            let until = uas.wheel.sleep_until(now, SLEEP_MAX);
-            let until = end.map_or(until, |end| until.min(end));
-            if self.receiver.wait(until.since(now)) {
-                let now = clock::now();
-                self.receiver
-                    .receive(|bytes, socket, peer| uas.receive(bytes, socket, peer, now));
-            }
-        }
-        progress.end();
-        let mut report = uas.report();
-        report.cpu = usage.cpu_share();
-        report.receive_drops = self.sockets.receive_drops();
-        report.send_refused = uas.sender.refused;
-        report.judge();
-        report
+    ///
+    /// # Errors
+    /// What kept a thread from starting.
+    pub fn run(self, stop: &AtomicBool) -> Result<AnswerReport, GeneratorError> {
+        let config = self.config;
+        let tallies = threads::run_all(self.opened, |(thread, opened)| {
+            config.pin(thread);
+            run_thread(config, thread, opened, stop)
+        })?;
+        let mut tallies = tallies.into_iter();
+        let Some(mut whole) = tallies.next() else {
+            return Ok(AnswerReport::default());
+        };
+        tallies.for_each(|tally| whole.merge(&tally));
+        Ok(whole.report(&config.name))
     }
+}
+
+/// Answers at the addresses of one thread.
+fn run_thread(
+    config: &UasConfig,
+    thread: u64,
+    opened: Opened,
+    stop: &AtomicBool,
+) -> Result<Tally, GeneratorError> {
+    let (mut receiver, sender) = opened.split()?;
+    let usage = Usage::start();
+    let start = clock::now();
+    let end = config.duration.map(|duration| start + duration);
+    let mut uas = Uas::new(config, sender, start);
+    let mut progress = Progress::new(config.progress && thread == 0, start);
+    loop {
+        let now = clock::now();
+        uas.fire(now);
+        uas.sender.flush();
+        if stop.load(Ordering::Relaxed) || end.is_some_and(|end| end <= now) {
+            break;
+        }
+        if progress.is_due(now) {
+            progress.write(now, &uas.line());
+        }
+        let until = uas.wheel.sleep_until(now, SLEEP_MAX);
+        let until = end.map_or(until, |end| until.min(end));
+        if receiver.wait(until.since(now)) {
+            let now = clock::now();
+            receiver.receive(|bytes, address, peer| uas.receive(bytes, address, peer, now));
+        }
+    }
+    progress.end();
+    let mut tally = uas.tally();
+    tally.cpu = usage.cpu_share(receiver.idle());
+    tally.losses = uas.sender.losses();
+    let damaged = tally.losses.damaged;
+    tally.messages.strays(Stray::Checksum, damaged);
+    Ok(tally)
 }
 
 /// Counts that only a server has.
@@ -119,6 +134,17 @@ struct Counts {
     cancelled: u64,
     unanswered: u64,
     stray: u64,
+}
+
+impl Counts {
+    fn merge(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.answered += other.answered;
+        self.ended += other.ended;
+        self.cancelled += other.cancelled;
+        self.unanswered += other.unanswered;
+        self.stray += other.stray;
+    }
 }
 
 /// The server's state.
@@ -141,12 +167,11 @@ struct Uas<'a> {
     plain_rows: Vec<Vec<u8>>,
     bodies: Vec<Vec<u8>>,
     tag: Vec<u8>,
-    due: Vec<u64>,
 }
 
 impl<'a> Uas<'a> {
-    fn new(config: &'a UasConfig, sockets: &Rc<Sockets>, start: Instant) -> Self {
-        let addresses = sockets.addresses().iter();
+    fn new(config: &'a UasConfig, sender: Sender, start: Instant) -> Self {
+        let addresses = sender.addresses().iter();
         let plain_rows: Vec<Vec<u8>> = addresses
             .clone()
             .map(|address| {
@@ -161,7 +186,6 @@ impl<'a> Uas<'a> {
         });
         Self {
             config,
-            sender: Sender::new(sockets),
             held: HeldCalls::default(),
             ended: Ended::new(start),
             wheel: Wheel::new(start),
@@ -176,7 +200,7 @@ impl<'a> Uas<'a> {
                 .map(|address| session_description(address.ip(), None))
                 .collect(),
             tag: Vec::new(),
-            due: Vec::new(),
+            sender,
         }
     }
 
@@ -192,39 +216,90 @@ impl<'a> Uas<'a> {
         write_tag(self.config, call_id, caller_tag, &mut self.tag);
     }
 
-    /// Sees that the wheel has an entry at or before the call's next time.
-    fn arm(&mut self, index: u32) {
-        let Some(held) = self.held.at(index) else {
-            return;
-        };
-        let Some(due) = held.due() else { return };
-        if held.armed.is_none_or(|armed| due < armed) {
-            held.armed = Some(due);
-            self.wheel.insert(due, token_of(index, held));
+    /// Forgets a call that is over, but not that it was.
+    fn forget(&mut self, index: u32, now: Instant) {
+        if let Some(held) = self.held.at(index) {
+            self.ended.insert(held.id, held.cseq, now);
+            self.held.remove(index);
         }
     }
 
-    /// Fires the timers that are due.
-    fn fire(&mut self, now: Instant) {
-        let mut due = core::mem::take(&mut self.due);
-        self.wheel.poll(now, &mut due);
-        for token in due.drain(..) {
-            let Ok(index) = u32::try_from(token & u64::from(u32::MAX)) else {
-                continue;
-            };
-            let Some(held) = self.held.at(index) else {
-                continue;
-            };
-            if token_of(index, held) != token {
-                continue;
-            }
-            if held.armed.is_some_and(|armed| armed <= now) {
-                held.armed = None;
-            }
-            self.on_timer(index, now);
-            self.arm(index);
+    /// What the progress line says.
+    fn line(&self) -> String {
+        format!(
+            "calls {}  answered {}  ended {}  held {}  stray {}  resent {}",
+            self.counts.calls,
+            self.counts.answered,
+            self.counts.ended,
+            self.held.count(),
+            self.counts.stray,
+            self.messages.resent,
+        )
+    }
+
+    fn tally(&self) -> Tally {
+        Tally {
+            counts: self.counts.clone(),
+            messages: self.messages.clone(),
+            in_progress: u64::try_from(self.held.count()).unwrap_or(u64::MAX),
+            losses: Losses::default(),
+            cpu: 0.0,
         }
-        self.due = due;
+    }
+}
+
+/// What one thread has counted, and then all.
+struct Tally {
+    counts: Counts,
+    messages: Messages,
+    in_progress: u64,
+    losses: Losses,
+    /// Of the busiest thread.
+    cpu: f64,
+}
+
+impl Tally {
+    fn merge(&mut self, other: &Self) {
+        self.counts.merge(&other.counts);
+        self.messages.merge(&other.messages);
+        self.in_progress += other.in_progress;
+        self.losses.merge(other.losses);
+        self.cpu = self.cpu.max(other.cpu);
+    }
+
+    fn report(&self, name: &str) -> AnswerReport {
+        let mut report = AnswerReport {
+            name: name.to_owned(),
+            calls: self.counts.calls,
+            answered: self.counts.answered,
+            ended: self.counts.ended,
+            cancelled: self.counts.cancelled,
+            unanswered: self.counts.unanswered,
+            stray: self.counts.stray,
+            in_progress: self.in_progress,
+            traffic: self.messages.traffic(),
+            cpu: self.cpu,
+            receive_drops: self.losses.receive_drops,
+            send_refused: self.losses.send_refused,
+            ..AnswerReport::default()
+        };
+        report.judge();
+        report
+    }
+}
+
+impl Timekeeper for Uas<'_> {
+    fn wheel(&mut self) -> &mut Wheel {
+        &mut self.wheel
+    }
+
+    fn timed(&mut self, index: u32) -> Option<Timed<'_>> {
+        let held = self.held.at(index)?;
+        Some(Timed {
+            generation: held.generation,
+            due: held.due(),
+            armed: &mut held.armed,
+        })
     }
 
     fn on_timer(&mut self, index: u32, now: Instant) {
@@ -257,47 +332,6 @@ impl<'a> Uas<'a> {
             }
         }
     }
-
-    /// Forgets a call that is over, but not that it was.
-    fn forget(&mut self, index: u32, now: Instant) {
-        if let Some(held) = self.held.at(index) {
-            self.ended.insert(held.id, held.cseq, now);
-            self.held.remove(index);
-        }
-    }
-
-    /// What the progress line says.
-    fn line(&self) -> String {
-        format!(
-            "calls {}  answered {}  ended {}  held {}  stray {}  resent {}",
-            self.counts.calls,
-            self.counts.answered,
-            self.counts.ended,
-            self.held.count(),
-            self.counts.stray,
-            self.messages.resent,
-        )
-    }
-
-    fn report(&self) -> AnswerReport {
-        AnswerReport {
-            name: self.config.name.clone(),
-            calls: self.counts.calls,
-            answered: self.counts.answered,
-            ended: self.counts.ended,
-            cancelled: self.counts.cancelled,
-            unanswered: self.counts.unanswered,
-            stray: self.counts.stray,
-            in_progress: u64::try_from(self.held.count()).unwrap_or(u64::MAX),
-            traffic: self.messages.traffic(),
-            ..AnswerReport::default()
-        }
-    }
-}
-
-/// The wheel's number for a call: its place, and which call of that place.
-fn token_of(index: u32, held: &Held) -> u64 {
-    u64::from(held.generation) << 32 | u64::from(index)
 }
 
 /// Writes the To tag of a dialog: name, `~`, keyed hash of Call-ID and caller's tag.
@@ -339,11 +373,12 @@ mod tests {
                 calls_max: 6,
                 ..UasConfig::new(vec![local], "x")
             };
-            let sockets = Sockets::bind(&config.listen).unwrap();
-            let start = clock::now();
-            let mut uas = Uas::new(&config, &sockets, start);
+            let mut opened = transport::open(&config.datapath, &config.listen, None, None).unwrap();
             // Answers go to the server itself, where nobody reads them.
-            let peer = sockets.addresses()[0];
+            let peer = opened[0].addresses()[0];
+            let (_, sender) = opened.remove(0).split().unwrap();
+            let start = clock::now();
+            let mut uas = Uas::new(&config, sender, start);
             let scenario = Scenario::new(Identity::new(1, ""), &[], &[peer], 9, None);
             uas.receive(&noise, 0, peer, start);
             let mut now = start;
@@ -353,7 +388,8 @@ mod tests {
                 let mut to = b"<sip:b@127.0.0.1>".to_vec();
                 if in_dialog {
                     let mut call_id = Vec::new();
-                    scenario.identity.write_call_id(key, peer.ip(), &mut call_id);
+                    let host = peer.ip().to_string();
+                    scenario.identity.write_call_id(key, host.as_bytes(), &mut call_id);
                     uas.make_tag(&call_id, &scenario.identity.tag(serial));
                     to.extend_from_slice(b";tag=");
                     to.extend_from_slice(&uas.tag);
@@ -386,7 +422,7 @@ mod tests {
                 now += Duration::from_secs(1);
                 uas.fire(now);
             }
-            let report = uas.report();
+            let report = uas.tally().report("x");
             prop_assert_eq!(report.in_progress, 0);
             prop_assert!(report.ended + report.cancelled + report.unanswered <= report.calls + 8);
             uas.sender.flush();
