@@ -392,12 +392,7 @@ impl Scene<'_> {
             attempt.cancel_resend = Repeat::start(now, Timer::E);
             attempt.cancel_end = end;
         }
-        self.forwarder
-            .base
-            .metrics
-            .transactions
-            .cancelled
-            .increment();
+        self.counts().cancelled.increment();
         self.put_cancel(record, number);
     }
 

@@ -9,6 +9,7 @@ use super::retry_budget::RetryBudget;
 use crate::affinity::{Mode, NewPin, Transaction};
 use crate::balance::{Board, CallLeases, Work};
 use crate::forward::{Course, Decision, Extras, Forwarder, Forwarding};
+use crate::metrics::TransactionMetrics;
 use crate::net::{Flow, ListenerIndex, ServerIndex, SocketAddr};
 use crate::packet::Buffer;
 use crate::route::Plan;
@@ -36,6 +37,11 @@ pub(super) struct Scene<'a> {
 }
 
 impl Scene<'_> {
+    /// Where transactions are counted.
+    pub(super) fn counts(&self) -> &TransactionMetrics {
+        &self.forwarder.base.metrics.transactions
+    }
+
     // ---- server transaction ---------------------------------------------------------------------
 
     /// The flow that responses of the record leave along.
@@ -397,7 +403,7 @@ impl Scene<'_> {
         if self.forwarder.edits.apply(&mut buffer).is_ok() {
             self.out.send(forwarding.flow, buffer.payload());
         }
-        self.forwarder.base.metrics.transactions.hunted.increment();
+        self.counts().hunted.increment();
         true
     }
 
@@ -413,12 +419,7 @@ impl Scene<'_> {
             && let Some(bytes) = self.desk.sent(record, attempt)
         {
             self.out.send(flow, bytes);
-            self.forwarder
-                .base
-                .metrics
-                .transactions
-                .retransmitted
-                .increment();
+            self.counts().retransmitted.increment();
         }
     }
 

@@ -30,12 +30,7 @@ impl Scene<'_> {
                 actions
             }
         };
-        self.forwarder
-            .base
-            .metrics
-            .transactions
-            .repeated
-            .increment();
+        self.counts().repeated.increment();
         if actions.contains(Actions::RESEND_RESPONSE) {
             self.resend_last(record);
         }
@@ -128,12 +123,7 @@ impl Scene<'_> {
         }
         if actions.contains(Actions::RESEND_RESPONSE) {
             self.resend_last(record);
-            self.forwarder
-                .base
-                .metrics
-                .transactions
-                .retransmitted
-                .increment();
+            self.counts().retransmitted.increment();
         }
     }
 
@@ -327,12 +317,7 @@ impl Scene<'_> {
             }
         };
         if actions.contains(Actions::TIMEOUT) {
-            self.forwarder
-                .base
-                .metrics
-                .transactions
-                .timed_out
-                .increment();
+            self.counts().timed_out.increment();
             self.end_attempt(record, number);
         } else {
             self.enter_client(record, number, state, actions);
