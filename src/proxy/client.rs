@@ -2,14 +2,14 @@
 
 use super::compose::{self, Parsed, Reason};
 use super::record::{Best, Cancel, CancelReason, ClientState, Due, Record, Repeat};
-use super::scene::{Scene, UDP, flow_to};
+use super::scene::{Scene, flow_to};
 use crate::balance::{Choice, Work};
 use crate::forward::OwnVia;
 use crate::net::Flow;
 use crate::packet::Buffer;
 use crate::sip::{HeaderName, Method, first_value_removal};
 use crate::time::{Duration, T1_64, TIMER_C};
-use crate::transaction::machine::{Actions, Step, Timer, invite_client, non_invite_client};
+use crate::transaction::machine::{Actions, Timer};
 use crate::verdict::{DropReason, Verdict};
 
 /// Longest that a server's Retry-After is believed.
@@ -58,37 +58,25 @@ impl Scene<'_> {
             Ok(None) => return Verdict::Drop(DropReason::ResponseOwn),
             Err(_) => return Verdict::Drop(DropReason::MalformedResponse),
         }
-        match attempt.state {
-            ClientState::Invite(state) => {
-                let event = invite_client::Event::of_status(status);
-                let Step { next, actions } = invite_client::step(state, event, UDP);
-                self.on_invite_response(record, number, (next, actions), status, buffer, flow)
-            }
-            ClientState::Other(state) => {
-                let event = match status {
-                    ..=199 => non_invite_client::Event::Provisional,
-                    200.. => non_invite_client::Event::Final,
-                };
-                let Step { next, actions } = non_invite_client::step(state, event, UDP);
-                self.enter_client(record, number, ClientState::Other(next), actions);
-                if !actions.contains(Actions::PASS_UP) {
-                    return Verdict::Absorb;
-                }
-                // RFC 4320 §4.1: no provisional response but 100, and 100 goes one hop only.
-                if status < 200 {
-                    return Verdict::Absorb;
-                }
-                self.note_final(record, number, status, buffer.payload());
-                self.on_failure_or_answer(record, number, status, buffer, flow)
-            }
+        let step = attempt.state.on_response(status);
+        if let ClientState::Invite(_) = attempt.state {
+            return self.on_invite_response(record, number, step, status, buffer, flow);
         }
+        let (state, actions) = step;
+        self.enter_client(record, number, state, actions);
+        // RFC 4320 §4.1: no provisional response but 100, and 100 goes one hop only.
+        if !actions.contains(Actions::PASS_UP) || status < 200 {
+            return Verdict::Absorb;
+        }
+        self.note_final(record, number, status, buffer.payload());
+        self.on_failure_or_answer(record, number, status, buffer, flow)
     }
 
     fn on_invite_response(
         &mut self,
         record: &mut Record,
         number: usize,
-        (state, actions): (invite_client::State, Actions),
+        (state, actions): (ClientState, Actions),
         status: u16,
         buffer: &mut Buffer<'_>,
         flow: &mut Flow,
@@ -98,7 +86,7 @@ impl Scene<'_> {
             .attempts
             .get(number)
             .is_some_and(|attempt| attempt.state.is_open());
-        self.enter_client(record, number, ClientState::Invite(state), actions);
+        self.enter_client(record, number, state, actions);
         if actions.contains(Actions::SEND_ACK) && !(sabotaged!(ForgetAck) && status == 486) {
             self.send_ack(record, number, buffer.payload());
         }

@@ -12,9 +12,13 @@ use crate::net::{Flow, ListenerIndex, PoolIndex, ServerIndex, SocketAddr};
 use crate::sip::Method;
 use crate::time::{Duration, Instant};
 use crate::transaction::machine::{
-    Timer, Transport, invite_client, invite_server, non_invite_client, non_invite_server,
+    Actions, Step, Timer, Transport, invite_client, invite_server, non_invite_client,
+    non_invite_server,
 };
 use crate::transaction::store::Blob;
+
+/// All transactions are over UDP.
+pub(super) const UDP: Transport = Transport::Unreliable;
 
 /// A time since the record began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +54,7 @@ impl Repeat {
 
     /// First due after the timer's duration.
     pub(super) fn start(now: Due, timer: Timer) -> Self {
-        let interval = timer.duration(Transport::Unreliable);
+        let interval = timer.duration(UDP);
         Self {
             due: now.after(interval),
             interval_ms: u16::try_from(interval.as_millis()).unwrap_or(u16::MAX),
@@ -83,6 +87,71 @@ pub(super) enum ServerState {
 }
 
 impl ServerState {
+    /// The request has come again.
+    pub(super) fn on_request(self) -> (Self, Actions) {
+        match self {
+            Self::Invite(state) => Self::invite(state, invite_server::Event::Invite),
+            Self::Other(state) => Self::other(state, non_invite_server::Event::Request),
+        }
+    }
+
+    /// A response of this status is to be sent.
+    pub(super) fn on_response(self, status: u16) -> (Self, Actions) {
+        match self {
+            Self::Invite(state) => Self::invite(state, invite_server::Event::of_status(status)),
+            Self::Other(state) => {
+                let event = match status {
+                    100 => non_invite_server::Event::Trying,
+                    101..=199 => non_invite_server::Event::Provisional,
+                    408 => non_invite_server::Event::RequestTimeout,
+                    _ => non_invite_server::Event::Final,
+                };
+                Self::other(state, event)
+            }
+        }
+    }
+
+    /// Timers H, I, J and L, whichever runs.
+    pub(super) fn on_end(self) -> (Self, Actions) {
+        match self {
+            Self::Invite(state) => {
+                let event = match state {
+                    invite_server::State::Completed => invite_server::Event::TimerH,
+                    invite_server::State::Confirmed => invite_server::Event::TimerI,
+                    _ => invite_server::Event::TimerL,
+                };
+                Self::invite(state, event)
+            }
+            Self::Other(state) => Self::other(state, non_invite_server::Event::TimerJ),
+        }
+    }
+
+    /// What an event does that only an INVITE knows; nothing to others.
+    pub(super) fn on_invite_event(self, event: invite_server::Event) -> (Self, Actions) {
+        match self {
+            Self::Invite(state) => Self::invite(state, event),
+            other @ Self::Other(_) => (other, Actions::NONE),
+        }
+    }
+
+    /// Timer of the 100 to a request that is no INVITE (RFC 4320 §4.1).
+    pub(super) fn on_trying_due(self) -> (Self, Actions) {
+        match self {
+            Self::Other(state) => Self::other(state, non_invite_server::Event::TimerTrying),
+            invite @ Self::Invite(_) => (invite, Actions::NONE),
+        }
+    }
+
+    fn invite(state: invite_server::State, event: invite_server::Event) -> (Self, Actions) {
+        let Step { next, actions } = invite_server::step(state, event, UDP);
+        (Self::Invite(next), actions)
+    }
+
+    fn other(state: non_invite_server::State, event: non_invite_server::Event) -> (Self, Actions) {
+        let Step { next, actions } = non_invite_server::step(state, event, UDP);
+        (Self::Other(next), actions)
+    }
+
     /// No final response has been sent.
     pub(super) fn is_open(self) -> bool {
         use non_invite_server::State as Other;
@@ -110,6 +179,67 @@ pub(super) enum ClientState {
 }
 
 impl ClientState {
+    /// A response of this status has come.
+    pub(super) fn on_response(self, status: u16) -> (Self, Actions) {
+        match self {
+            Self::Invite(state) => Self::invite(state, invite_client::Event::of_status(status)),
+            Self::Other(state) => {
+                let event = match status {
+                    ..=199 => non_invite_client::Event::Provisional,
+                    200.. => non_invite_client::Event::Final,
+                };
+                Self::other(state, event)
+            }
+        }
+    }
+
+    /// Timers A and E.
+    pub(super) fn on_resend_due(self) -> (Self, Actions) {
+        match self {
+            Self::Invite(state) => Self::invite(state, invite_client::Event::TimerA),
+            Self::Other(state) => Self::other(state, non_invite_client::Event::TimerE),
+        }
+    }
+
+    /// Timers B, D, F, K and M, whichever runs.
+    pub(super) fn on_end(self) -> (Self, Actions) {
+        match self {
+            Self::Invite(state) => {
+                let event = match state {
+                    invite_client::State::Completed => invite_client::Event::TimerD,
+                    invite_client::State::Accepted => invite_client::Event::TimerM,
+                    _ => invite_client::Event::TimerB,
+                };
+                Self::invite(state, event)
+            }
+            Self::Other(state) => {
+                let event = match state {
+                    non_invite_client::State::Completed => non_invite_client::Event::TimerK,
+                    _ => non_invite_client::Event::TimerF,
+                };
+                Self::other(state, event)
+            }
+        }
+    }
+
+    /// Given up: nothing that comes counts any more.
+    pub(super) fn terminated(self) -> Self {
+        match self {
+            Self::Invite(_) => Self::Invite(invite_client::State::Terminated),
+            Self::Other(_) => Self::Other(non_invite_client::State::Terminated),
+        }
+    }
+
+    fn invite(state: invite_client::State, event: invite_client::Event) -> (Self, Actions) {
+        let Step { next, actions } = invite_client::step(state, event, UDP);
+        (Self::Invite(next), actions)
+    }
+
+    fn other(state: non_invite_client::State, event: non_invite_client::Event) -> (Self, Actions) {
+        let Step { next, actions } = non_invite_client::step(state, event, UDP);
+        (Self::Other(next), actions)
+    }
+
     /// No response has come.
     pub(super) fn is_silent(self) -> bool {
         matches!(

@@ -4,7 +4,7 @@
 
 use super::desk::Desk;
 use super::outbox::Outbox;
-use super::record::{Attempt, Best, Cancel, ClientState, Due, Record, Repeat, ServerState};
+use super::record::{Attempt, Best, Cancel, ClientState, Due, Record, Repeat, ServerState, UDP};
 use super::retry_budget::RetryBudget;
 use crate::affinity::{Mode, NewPin, Transaction};
 use crate::balance::{Board, CallLeases, Work};
@@ -15,14 +15,8 @@ use crate::packet::Buffer;
 use crate::route::Plan;
 use crate::sip::Method;
 use crate::time::{Instant, T2, TIMER_C};
-use crate::transaction::machine::{
-    Actions, Step, Timer, Transport, invite_client, invite_server, non_invite_client,
-    non_invite_server,
-};
+use crate::transaction::machine::{Actions, Timer, invite_client, non_invite_client};
 use crate::verdict::{DropReason, Verdict};
-
-/// All transactions are over UDP.
-pub(super) const UDP: Transport = Transport::Unreliable;
 
 /// Everything but the record that an event of it touches.
 pub(super) struct Scene<'a> {
@@ -247,24 +241,7 @@ impl Scene<'_> {
 
     /// Tells the server transaction that a response is to be sent, and arms its timers.
     pub(super) fn step_server(&mut self, record: &mut Record, status: u16) -> Actions {
-        let (server, actions) = match record.server {
-            ServerState::Invite(state) => {
-                let event = invite_server::Event::of_status(status);
-                let Step { next, actions } = invite_server::step(state, event, UDP);
-                (ServerState::Invite(next), actions)
-            }
-            ServerState::Other(state) => {
-                let event = match status {
-                    100 => non_invite_server::Event::Trying,
-                    101..=199 => non_invite_server::Event::Provisional,
-                    408 => non_invite_server::Event::RequestTimeout,
-                    _ => non_invite_server::Event::Final,
-                };
-                let Step { next, actions } = non_invite_server::step(state, event, UDP);
-                (ServerState::Other(next), actions)
-            }
-        };
-        self.enter_server(record, server, actions);
+        let actions = self.enter_server(record, record.server.on_response(status));
         if actions.contains(Actions::SEND_RESPONSE) {
             match status {
                 101..=199 if record.rang == Due::NEVER => record.rang = record.due(self.now),
@@ -275,8 +252,12 @@ impl Scene<'_> {
         actions
     }
 
-    /// Takes a state of the server transaction and arms its timers.
-    pub(super) fn enter_server(&self, record: &mut Record, state: ServerState, actions: Actions) {
+    /// Takes a state of the server transaction and arms its timers; what else is to be done.
+    pub(super) fn enter_server(
+        &self,
+        record: &mut Record,
+        (state, actions): (ServerState, Actions),
+    ) -> Actions {
         record.server = state;
         if actions.contains(Actions::STOP_TIMERS) {
             record.resend.stop();
@@ -306,6 +287,7 @@ impl Scene<'_> {
         if actions.contains(Actions::START_TRYING) {
             record.trying = record.after(self.now, Timer::Trying.duration(UDP));
         }
+        actions
     }
 
     // ---- client transactions --------------------------------------------------------------------

@@ -1,35 +1,20 @@
 //! Requests: new ones, and those of a record that is there (RFC 3261 §17.2, §16.10).
 
 use super::compose::{self, Parsed};
-use super::record::{Cancel, CancelReason, ClientState, Due, Record, Repeat, ServerState};
-use super::scene::{Scene, UDP};
+use super::record::{Cancel, CancelReason, Due, Record, Repeat};
+use super::scene::Scene;
 use crate::limits::CANCEL_REASONS_LEN_MAX;
 use crate::net::Flow;
 use crate::packet::Buffer;
 use crate::sip::Method;
 use crate::time::T2;
-use crate::transaction::machine::{
-    Actions, Step, invite_client, invite_server, non_invite_client, non_invite_server,
-};
+use crate::transaction::machine::{Actions, invite_server};
 use crate::verdict::Verdict;
 
 impl Scene<'_> {
     /// The record's request once more.
     pub(super) fn on_request_again(&mut self, record: &mut Record) -> Verdict {
-        let actions = match record.server {
-            ServerState::Invite(state) => {
-                let event = invite_server::Event::Invite;
-                let Step { next, actions } = invite_server::step(state, event, UDP);
-                self.enter_server(record, ServerState::Invite(next), actions);
-                actions
-            }
-            ServerState::Other(state) => {
-                let event = non_invite_server::Event::Request;
-                let Step { next, actions } = non_invite_server::step(state, event, UDP);
-                self.enter_server(record, ServerState::Other(next), actions);
-                actions
-            }
-        };
+        let actions = self.enter_server(record, record.server.on_request());
         self.counts().repeated.increment();
         if actions.contains(Actions::RESEND_RESPONSE) {
             self.resend_last(record);
@@ -39,11 +24,8 @@ impl Scene<'_> {
 
     /// An ACK on the branch of the record's INVITE. `None`: it is not for us but for the server.
     pub(super) fn on_ack(&mut self, record: &mut Record) -> Option<Verdict> {
-        let ServerState::Invite(state) = record.server else {
-            return None;
-        };
-        let Step { next, actions } = invite_server::step(state, invite_server::Event::Ack, UDP);
-        self.enter_server(record, ServerState::Invite(next), actions);
+        let step = record.server.on_invite_event(invite_server::Event::Ack);
+        let actions = self.enter_server(record, step);
         // RFC 6026 §7.1: the ACK of a 2xx, by a client that gives it the INVITE's branch.
         (!actions.contains(Actions::PASS_UP)).then_some(Verdict::Absorb)
     }
@@ -98,12 +80,7 @@ impl Scene<'_> {
 
     /// RFC 4320 §4.1: "a 100 MUST be sent" when timer E has reached T2.
     fn on_trying_due(&mut self, record: &mut Record) {
-        let ServerState::Other(state) = record.server else {
-            return;
-        };
-        let event = non_invite_server::Event::TimerTrying;
-        let Step { next, actions } = non_invite_server::step(state, event, UDP);
-        self.enter_server(record, ServerState::Other(next), actions);
+        let actions = self.enter_server(record, record.server.on_trying_due());
         if actions.contains(Actions::SEND_TRYING) {
             self.send_trying(record);
         }
@@ -111,13 +88,8 @@ impl Scene<'_> {
 
     /// Timer G.
     fn on_response_due(&mut self, record: &mut Record) {
-        let ServerState::Invite(state) = record.server else {
-            record.resend.stop();
-            return;
-        };
-        let event = invite_server::Event::TimerG;
-        let Step { next, actions } = invite_server::step(state, event, UDP);
-        self.enter_server(record, ServerState::Invite(next), actions);
+        let step = record.server.on_invite_event(invite_server::Event::TimerG);
+        let actions = self.enter_server(record, step);
         if !actions.contains(Actions::START_G) {
             record.resend.stop();
         }
@@ -130,21 +102,7 @@ impl Scene<'_> {
     /// Timers H, I, J and L.
     fn on_server_end(&mut self, record: &mut Record) {
         record.end = Due::NEVER;
-        let state = match record.server {
-            ServerState::Invite(state) => {
-                let event = match state {
-                    invite_server::State::Completed => invite_server::Event::TimerH,
-                    invite_server::State::Confirmed => invite_server::Event::TimerI,
-                    _ => invite_server::Event::TimerL,
-                };
-                ServerState::Invite(invite_server::step(state, event, UDP).next)
-            }
-            ServerState::Other(state) => {
-                let event = non_invite_server::Event::TimerJ;
-                ServerState::Other(non_invite_server::step(state, event, UDP).next)
-            }
-        };
-        record.server = state;
+        (record.server, _) = record.server.on_end();
     }
 
     fn on_attempt_due(&mut self, record: &mut Record, number: usize) {
@@ -189,18 +147,7 @@ impl Scene<'_> {
         let Some(attempt) = record.attempts.get_mut(number) else {
             return;
         };
-        let (state, actions) = match attempt.state {
-            ClientState::Invite(state) => {
-                let event = invite_client::Event::TimerA;
-                let Step { next, actions } = invite_client::step(state, event, UDP);
-                (ClientState::Invite(next), actions)
-            }
-            ClientState::Other(state) => {
-                let event = non_invite_client::Event::TimerE;
-                let Step { next, actions } = non_invite_client::step(state, event, UDP);
-                (ClientState::Other(next), actions)
-            }
-        };
+        let (state, actions) = attempt.state.on_resend_due();
         self.enter_client(record, number, state, actions);
         if sabotaged!(RetransmitOnNewBranch)
             && let Some(server) = record.attempts.get(number).and_then(|of| of.server)
@@ -297,25 +244,7 @@ impl Scene<'_> {
             return;
         };
         attempt.end = Due::NEVER;
-        let (state, actions) = match attempt.state {
-            ClientState::Invite(state) => {
-                let event = match state {
-                    invite_client::State::Completed => invite_client::Event::TimerD,
-                    invite_client::State::Accepted => invite_client::Event::TimerM,
-                    _ => invite_client::Event::TimerB,
-                };
-                let Step { next, actions } = invite_client::step(state, event, UDP);
-                (ClientState::Invite(next), actions)
-            }
-            ClientState::Other(state) => {
-                let event = match state {
-                    non_invite_client::State::Completed => non_invite_client::Event::TimerK,
-                    _ => non_invite_client::Event::TimerF,
-                };
-                let Step { next, actions } = non_invite_client::step(state, event, UDP);
-                (ClientState::Other(next), actions)
-            }
-        };
+        let (state, actions) = attempt.state.on_end();
         if actions.contains(Actions::TIMEOUT) {
             self.counts().timed_out.increment();
             self.end_attempt(record, number);
@@ -326,14 +255,11 @@ impl Scene<'_> {
 
     /// An attempt is over without a final response: as if a 408 had come (RFC 3261 §16.8).
     fn end_attempt(&mut self, record: &mut Record, number: usize) {
-        let over = |state| match state {
-            ClientState::Invite(_) => ClientState::Invite(invite_client::State::Terminated),
-            ClientState::Other(_) => ClientState::Other(non_invite_client::State::Terminated),
-        };
         let Some(attempt) = record.attempts.get_mut(number) else {
             return;
         };
-        let (state, abandoned, server) = (over(attempt.state), attempt.abandoned, attempt.server);
+        let (abandoned, server) = (attempt.abandoned, attempt.server);
+        let state = attempt.state.terminated();
         let was_silent = attempt.state.is_silent();
         if let Some(server) = server
             && was_silent
@@ -375,10 +301,7 @@ impl Scene<'_> {
             return;
         }
         attempt.status = 503;
-        let state = match attempt.state {
-            ClientState::Invite(_) => ClientState::Invite(invite_client::State::Terminated),
-            ClientState::Other(_) => ClientState::Other(non_invite_client::State::Terminated),
-        };
+        let state = attempt.state.terminated();
         self.enter_client(record, number, state, Actions::STOP_TIMERS);
         if !self.hunt(record) && !record.has_live_attempt() {
             self.conclude(record, None);
