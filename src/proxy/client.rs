@@ -222,8 +222,8 @@ impl Scene<'_> {
 
     /// Whether a final response has another server tried.
     fn is_hunted(&self, record: &Record, status: u16) -> bool {
-        let pool = record.hunts.and_then(|pool| self.plan.pool(pool));
-        pool.is_some_and(|pool| pool.hunting.on.contains(&status))
+        self.hunted_pool(record)
+            .is_some_and(|pool| pool.hunting.on.contains(&status))
     }
 
     /// Tries another server of the pool; false if there is none, or no time.
@@ -231,7 +231,7 @@ impl Scene<'_> {
         if !record.may_hunt() {
             return false;
         }
-        let Some(pool) = record.hunts.and_then(|pool| self.plan.pool(pool)) else {
+        let Some(pool) = self.hunted_pool(record) else {
             return false;
         };
         if self.now.since(record.started) >= pool.hunting.timeout {
@@ -267,14 +267,12 @@ impl Scene<'_> {
         let Some(kept) = self.desk.blobs.store(&[head, tail.unwrap_or_default()]) else {
             return;
         };
-        let old = record.best.replace(Best {
+        record.drop_best(self.desk);
+        record.best = Some(Best {
             status,
             server: record.attempts.get(number).and_then(|of| of.server),
             bytes: kept,
         });
-        if let Some(old) = old {
-            self.desk.blobs.free(old.bytes);
-        }
     }
 
     /// RFC 3261 §16.7 step 6: the best of what has come is the final response.
@@ -291,40 +289,27 @@ impl Scene<'_> {
             (Some((status, buffer, flow)), kept)
                 if status != 503 && kept.is_none_or(|kept| !is_better(kept, status)) =>
             {
-                self.drop_best(record);
+                record.drop_best(self.desk);
                 self.pass_up(record, status, buffer, flow)
             }
             (_, Some(kept)) if kept != 503 => {
                 self.pass_best_up(record);
                 Verdict::Absorb
             }
-            (Some(_), _) | (None, Some(_)) => {
-                // RFC 3261 §16.7 step 6: a 503 would have the client avoid us; §21.5.4.
-                let pool = record.hunts.and_then(|pool| self.plan.pool(pool));
-                let status = pool.map_or(500, |pool| pool.hunting.exhausted_code);
-                self.drop_best(record);
-                self.answer(record, status);
-                Verdict::Absorb
-            }
-            (None, None) => {
-                let status = match record.cancelled {
+            (last, kept) => {
+                let status = match last.is_none() && kept.is_none() {
                     // RFC 3261 §9.2: the client wants it ended.
-                    true => 487,
-                    false if record.attempts.iter().any(|attempt| attempt.status == 503) => {
-                        let pool = record.hunts.and_then(|pool| self.plan.pool(pool));
-                        pool.map_or(500, |pool| pool.hunting.exhausted_code)
-                    }
-                    false => 408,
+                    true if record.cancelled => 487,
+                    true if record.attempts.iter().all(|attempt| attempt.status != 503) => 408,
+                    // RFC 3261 §16.7 step 6: a 503 would have the client avoid us; §21.5.4.
+                    _ => self
+                        .hunted_pool(record)
+                        .map_or(500, |pool| pool.hunting.exhausted_code),
                 };
+                record.drop_best(self.desk);
                 self.answer(record, status);
                 Verdict::Absorb
             }
-        }
-    }
-
-    fn drop_best(&mut self, record: &mut Record) {
-        if let Some(best) = record.best.take() {
-            self.desk.blobs.free(best.bytes);
         }
     }
 

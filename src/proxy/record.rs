@@ -440,9 +440,7 @@ impl Record {
         }
         let done = !self.server.is_open();
         if done {
-            if let Some(best) = self.best.take() {
-                desk.blobs.free(best.bytes);
-            }
+            self.drop_best(desk);
             if !matches!(
                 self.server,
                 ServerState::Invite(invite_server::State::Completed)
@@ -457,14 +455,19 @@ impl Record {
         }
     }
 
+    /// Gives the best final response so far back.
+    pub(super) fn drop_best(&mut self, desk: &mut Desk) {
+        if let Some(best) = self.best.take() {
+            desk.blobs.free(best.bytes);
+        }
+    }
+
     /// Gives everything back.
     pub(super) fn clear(&mut self, desk: &mut Desk) {
         for attempt in &mut self.attempts {
             desk.forget(&mut attempt.edits);
         }
-        if let Some(best) = self.best.take() {
-            desk.blobs.free(best.bytes);
-        }
+        self.drop_best(desk);
         for blob in [&mut self.request, &mut self.last, &mut self.reasons] {
             desk.forget(blob);
         }

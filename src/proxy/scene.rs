@@ -12,7 +12,7 @@ use crate::forward::{Course, Decision, Extras, Forwarder, Forwarding};
 use crate::metrics::TransactionMetrics;
 use crate::net::{Flow, ListenerIndex, ServerIndex, SocketAddr};
 use crate::packet::Buffer;
-use crate::route::Plan;
+use crate::route::{Plan, Pool};
 use crate::sip::Method;
 use crate::time::{Instant, T2, TIMER_C};
 use crate::transaction::machine::{Actions, Timer, invite_client, non_invite_client};
@@ -30,10 +30,15 @@ pub(super) struct Scene<'a> {
     pub(super) budget: &'a mut RetryBudget,
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
     /// Where transactions are counted.
     pub(super) fn counts(&self) -> &TransactionMetrics {
         &self.forwarder.base.metrics.transactions
+    }
+
+    /// The pool whose other servers may be tried for the record.
+    pub(super) fn hunted_pool(&self, record: &Record) -> Option<&'a Pool> {
+        self.plan.pool(record.hunts?)
     }
 
     // ---- server transaction ---------------------------------------------------------------------
@@ -311,7 +316,6 @@ impl Scene<'_> {
                 Timer::F,
             ),
         };
-        let hunting = record.hunts.and_then(|pool| self.plan.pool(pool));
         let attempt = Attempt {
             peer: forwarding.flow.peer,
             listener: forwarding.flow.listener,
@@ -328,7 +332,7 @@ impl Scene<'_> {
                 true => record.after(self.now, TIMER_C),
                 false => Due::NEVER,
             },
-            silence: match hunting {
+            silence: match self.hunted_pool(record) {
                 Some(pool) => record.after(self.now, pool.hunting.attempt_timeout),
                 None => Due::NEVER,
             },

@@ -162,13 +162,10 @@ impl Scene<'_> {
 
     /// The server has said nothing for as long as one attempt may take.
     fn on_silence(&mut self, record: &mut Record, number: usize) {
-        let pool = record.hunts;
-        let Some(hunting) = pool
-            .and_then(|pool| self.plan.pool(pool))
-            .map(|pool| &pool.hunting)
-        else {
+        let (Some(index), Some(pool)) = (record.hunts, self.hunted_pool(record)) else {
             return;
         };
+        let hunting = &pool.hunting;
         let Some(attempt) = record.attempts.get_mut(number) else {
             return;
         };
@@ -183,7 +180,7 @@ impl Scene<'_> {
         let started = record.started;
         let passed = self.now.since(started);
         let may_hunt = record.may_hunt() && passed < hunting.timeout;
-        if may_hunt && pool.is_some_and(|pool| self.budget.take(pool, hunting.retry_budget)) {
+        if may_hunt && self.budget.take(index, hunting.retry_budget) {
             let resend = self.abandon(record, number);
             if self.hunt(record) {
                 return;
@@ -333,9 +330,8 @@ impl Scene<'_> {
                 } else {
                     self.take_back(record, number, resend);
                 }
-            } else if record
-                .hunts
-                .and_then(|pool| self.plan.pool(pool))
+            } else if self
+                .hunted_pool(record)
                 .is_some_and(|pool| pool.hunting.ends_ringing)
             {
                 // RFC 3261 §21.4.18: the callee's end is not available; RFC 5057 §5.1: within a
