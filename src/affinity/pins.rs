@@ -380,23 +380,13 @@ impl Pins {
         });
     }
 
-    /// Moves a pin to another server, if it still is at `old`: for a new transaction whose pinned
-    /// server is down. Returns the pin that then holds.
-    pub fn replace(
-        &self,
-        call_id: CallIdHash,
-        old: ServerIndex,
-        new: NewPin,
-        now: Instant,
-    ) -> Option<Pin> {
-        self.update(call_id, now, |value| {
-            if value.pin().server == old {
-                renewed(value, new.transaction, now).with_server(new.server, new.mode)
-            } else {
-                value
-            }
+    /// Moves the pin of a Call-ID, if there is one, to another server: the pinned one is down, or
+    /// another has been tried.
+    pub fn repin(&self, call_id: CallIdHash, new: NewPin, now: Instant) {
+        let _before = self.update(call_id, now, |value| match value.pin().server {
+            server if server == new.server => value,
+            _ => renewed(value, new.transaction, now).with_server(new.server, new.mode),
         });
-        self.find(call_id, now)
     }
 
     /// Changes the live pin of a Call-ID and returns it as it was before.

@@ -436,19 +436,6 @@ impl Context<'_> {
             .any(|value| value.of(self.bytes).eq_ignore_ascii_case(b"no-fork"))
     }
 
-    /// The Call-ID belongs to another server from now on: a retry with credentials goes to the one
-    /// that has asked for them.
-    pub(crate) fn repin(&self, server: ServerIndex) {
-        if let Some(pin) = self.pin().filter(|pin| pin.server != server) {
-            let new = NewPin {
-                server,
-                mode: self.course.mode,
-                transaction: self.transaction(),
-            };
-            let _moved = self.pins.replace(self.pin_key(), pin.server, new, self.now);
-        }
-    }
-
     pub(crate) fn pin_key(&self) -> CallIdHash {
         let sender = (self.direction == Direction::Farm).then_some(self.flow.peer.ip());
         pin_key(self.call_id, self.flow.listener, sender)
@@ -586,8 +573,7 @@ impl Context<'_> {
             None => {
                 // An earlier transaction of this Call-ID went to another pool, or to a server that is
                 // down; this one goes where the table now says.
-                let old = insertion.pin.server;
-                let _moved = self.pins.replace(self.pin_key(), old, new, self.now);
+                self.pins.repin(self.pin_key(), new, self.now);
                 chosen
             }
         };

@@ -87,22 +87,19 @@ impl<'a> Scene<'a> {
     /// The Call-ID belongs to the server that the client hears of, which need not be the last that
     /// was tried: it alone knows the nonce of its challenge.
     pub(super) fn repin(&self, record: &Record, server: Option<ServerIndex>) {
-        let pins = &self.forwarder.base.pins;
-        let key = record.pin_key;
         if let Some(server) = server
             && self.plan.rules.pins
-            && let Some(pin) = pins.find(key, self.now).filter(|pin| pin.server != server)
         {
-            let transaction = Transaction {
-                invite: record.method == Method::Invite,
-                cseq: record.cseq,
-            };
             let new = NewPin {
                 server,
                 mode: Mode::Stateful,
-                transaction,
+                transaction: Transaction {
+                    invite: record.method == Method::Invite,
+                    cseq: record.cseq,
+                },
             };
-            let _moved = pins.replace(key, pin.server, new, self.now);
+            let pins = &self.forwarder.base.pins;
+            pins.repin(record.pin_key, new, self.now);
         }
     }
 
@@ -379,8 +376,8 @@ impl<'a> Scene<'a> {
         let Ok(Decision::Forward(mut forwarding)) = decision else {
             return false;
         };
-        context.repin(server);
         context.note_tried(server);
+        self.repin(record, Some(server));
         forwarding.complete(&mut self.forwarder.edits);
         if !self.add_attempt(record, &forwarding) {
             return false;
