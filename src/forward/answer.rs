@@ -14,12 +14,13 @@ use super::request_uri::to_u16;
 use super::via::{is_forbidden, push_mark};
 use super::{Context, Rejection};
 use crate::limits::DATAGRAM_LEN_MAX;
-use crate::net::SocketAddr;
-use crate::packet::{Text as _, Writer};
+use crate::metrics::WorkerMetrics;
+use crate::net::{Flow, SocketAddr};
+use crate::packet::{Buffer, Text as _, Writer};
 use crate::route::Direction;
 use crate::sip::{HeaderName, HeaderRow, Method, Params, Span, reason_phrase, values};
 use crate::time::Duration;
-use crate::verdict::DropReason;
+use crate::verdict::{DropReason, Verdict};
 
 /// What OPTIONS is told about us (RFC 3261 §11.2), if it fits: we pass every method on, take no
 /// body, and have no extension of our own.
@@ -37,6 +38,24 @@ pub(crate) struct Answers {
 pub(crate) struct Answer<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) peer: SocketAddr,
+}
+
+impl Answer<'_> {
+    /// Puts it in the place of the request that it answers, and counts it.
+    pub(super) fn put(
+        self,
+        status: u16,
+        metrics: &WorkerMetrics,
+        buffer: &mut Buffer<'_>,
+        flow: &mut Flow,
+    ) -> Verdict {
+        if buffer.replace(self.bytes).is_err() {
+            return Verdict::Drop(DropReason::NoRoom);
+        }
+        flow.peer = self.peer;
+        metrics.answer(status);
+        Verdict::Transmit
+    }
 }
 
 /// What an answer of a transaction says besides its status.

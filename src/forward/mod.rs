@@ -300,17 +300,10 @@ impl Forwarder {
             .base
             .context(plan, &self.message, buffer.payload(), *flow, now);
         let extras = Extras::default();
-        let answer = match self.answers.compose_stateful(&context, status, extras) {
-            Ok(answer) => answer,
-            Err(reason) => return Verdict::Drop(reason),
-        };
-        let peer = answer.peer;
-        if buffer.replace(answer.bytes).is_err() {
-            return Verdict::Drop(DropReason::NoRoom);
+        match self.answers.compose_stateful(&context, status, extras) {
+            Ok(answer) => answer.put(status, &self.base.metrics, buffer, flow),
+            Err(reason) => Verdict::Drop(reason),
         }
-        flow.peer = peer;
-        self.base.metrics.answer(status);
-        Verdict::Transmit
     }
 
     /// Whether the last message was a 2xx to an INVITE or a REGISTER: a farm that asks for passwords
@@ -396,17 +389,10 @@ impl Forwarder {
         if !self.budget.take(per_second, self.base.workers, now) {
             return Verdict::Drop(DropReason::AnswerLimited);
         }
-        let answer = match self.answers.compose(&context, rejection, status) {
-            Ok(answer) => answer,
-            Err(reason) => return Verdict::Drop(reason),
-        };
-        let peer = answer.peer;
-        if buffer.replace(answer.bytes).is_err() {
-            return Verdict::Drop(DropReason::NoRoom);
+        match self.answers.compose(&context, rejection, status) {
+            Ok(answer) => answer.put(status, metrics, buffer, flow),
+            Err(reason) => Verdict::Drop(reason),
         }
-        flow.peer = peer;
-        metrics.answer(status);
-        Verdict::Transmit
     }
 }
 
