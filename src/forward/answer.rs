@@ -180,7 +180,8 @@ impl Context<'_> {
             && !self.has_value(HeaderName::Require, b"100rel")
     }
 
-    fn has_value(&self, name: HeaderName, wanted: &[u8]) -> bool {
+    /// Whether a header that is a list has this value, in any case.
+    pub(super) fn has_value(&self, name: HeaderName, wanted: &[u8]) -> bool {
         let rows = self.message.rows(name);
         rows.flat_map(|row| values(self.bytes, row))
             .any(|value| value.of(self.bytes).eq_ignore_ascii_case(wanted))

@@ -26,7 +26,7 @@ use crate::config::PathPolicy;
 use crate::net::{Endpoint, Protocol, ServerId};
 use crate::packet::EditList;
 use crate::route::{Direction, Listener};
-use crate::sip::{HeaderName, Method, values};
+use crate::sip::{HeaderName, Method};
 
 /// The option tag of RFC 3327.
 const TAG: &[u8] = b"path";
@@ -48,8 +48,8 @@ impl Context<'_> {
         {
             return Ok(None);
         }
-        let required = self.has_option(HeaderName::Require);
-        let supported = required || self.has_option(HeaderName::Supported);
+        let required = self.has_value(HeaderName::Require, TAG);
+        let supported = required || self.has_value(HeaderName::Supported, TAG);
         match received.path {
             PathPolicy::Require if !supported => Err(Rejection::PathRequired),
             PathPolicy::Require => Ok(Some(PathRows { require: !required })),
@@ -59,12 +59,6 @@ impl Context<'_> {
             PathPolicy::Always => Ok(Some(PathRows { require: false })),
             PathPolicy::Auto | PathPolicy::Off => Ok(None),
         }
-    }
-
-    fn has_option(&self, name: HeaderName) -> bool {
-        let rows = self.message.rows(name);
-        rows.flat_map(|row| values(self.bytes, row))
-            .any(|tag| tag.of(self.bytes).eq_ignore_ascii_case(TAG))
     }
 
     /// Inserts our rows.

@@ -18,7 +18,7 @@ use crate::balance::{AffinityKey, Choice as ServerChoice};
 use crate::config::Side;
 use crate::net::{ListenerIndex, PoolIndex, ServerId, ServerIndex, SocketAddr, WorkerIndex};
 use crate::route::{Action, Direction, KeySource, Pool, Question, Rule, Server};
-use crate::sip::{HeaderName, Method, Uri, values};
+use crate::sip::{HeaderName, Method, Uri};
 use crate::verdict::DropReason;
 
 /// Where a request goes.
@@ -428,12 +428,8 @@ impl Context<'_> {
             HeaderName::Join,
             HeaderName::TargetDialog,
         ];
-        if dialog.into_iter().any(|name| self.message.has(name)) {
-            return true;
-        }
-        let rows = self.message.rows(HeaderName::RequestDisposition);
-        rows.flat_map(|row| values(self.bytes, row))
-            .any(|value| value.of(self.bytes).eq_ignore_ascii_case(b"no-fork"))
+        dialog.into_iter().any(|name| self.message.has(name))
+            || self.has_value(HeaderName::RequestDisposition, b"no-fork")
     }
 
     pub(crate) fn pin_key(&self) -> CallIdHash {

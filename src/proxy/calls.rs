@@ -7,7 +7,7 @@ use super::scene::{Scene, work};
 use crate::affinity::home_worker;
 use crate::balance::{CallNote, Work};
 use crate::route::Plan;
-use crate::sip::{HeaderName, Message, Method};
+use crate::sip::{HeaderName, Message, Method, delta_seconds};
 use crate::time::Instant;
 
 impl Proxy {
@@ -94,15 +94,5 @@ impl Scene<'_> {
 
 /// RFC 4028 §4: `Session-Expires: 1800;refresher=uac`.
 fn session_expires(message: &Message, bytes: &[u8]) -> Option<u32> {
-    let value = message.first(HeaderName::SessionExpires)?.value.of(bytes);
-    let mut seconds = None;
-    for digit in value.iter().take_while(|byte| byte.is_ascii_digit()) {
-        let so_far: u32 = seconds.unwrap_or(0);
-        seconds = Some(
-            so_far
-                .saturating_mul(10)
-                .saturating_add(u32::from(digit - b'0')),
-        );
-    }
-    seconds
+    delta_seconds(message.first(HeaderName::SessionExpires)?.value.of(bytes))
 }

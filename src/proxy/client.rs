@@ -7,7 +7,7 @@ use crate::balance::{Choice, Work};
 use crate::forward::OwnVia;
 use crate::net::Flow;
 use crate::packet::Buffer;
-use crate::sip::{HeaderName, Method, first_value_removal};
+use crate::sip::{HeaderName, Method, delta_seconds, first_value_removal};
 use crate::time::{Duration, T1_64, TIMER_C};
 use crate::transaction::machine::{Actions, Timer};
 use crate::verdict::{DropReason, Verdict};
@@ -214,7 +214,7 @@ impl Scene<'_> {
             && let Some(row) = self.forwarder.message.first(HeaderName::RetryAfter)
         {
             // RFC 3261 §21.5.4: it "SHOULD NOT forward any other requests to that server" for so long.
-            let seconds = leading_number(row.value.of(bytes));
+            let seconds = delta_seconds(row.value.of(bytes)).unwrap_or(0);
             let time = Duration::from_secs(seconds.into()).min(RETRY_AFTER_MAX);
             self.board.note_retry_after(server, self.now + time);
         }
@@ -433,18 +433,6 @@ fn is_better(status: u16, than: u16) -> bool {
     rank(status) < rank(than)
 }
 
-/// The number that a header's value begins with; what is too large is the largest.
-fn leading_number(value: &[u8]) -> u32 {
-    value
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .fold(0_u32, |number, digit| {
-            number
-                .saturating_mul(10)
-                .saturating_add(u32::from(digit - b'0'))
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -466,8 +454,5 @@ mod tests {
         assert_eq!(best(&[486, 607, 401]), Some(607));
         assert_eq!(best(&[500, 404, 401]), Some(401));
         assert_eq!(best(&[302, 404]), Some(302));
-        assert_eq!(leading_number(b"120 (maintenance)"), 120);
-        assert_eq!(leading_number(b"99999999999"), u32::MAX);
-        assert_eq!(leading_number(b"soon"), 0);
     }
 }

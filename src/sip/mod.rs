@@ -59,6 +59,7 @@ pub use method::Method;
 pub use name_addr::NameAddr;
 pub use noise::{Noise, classify_noise};
 pub use params::{Param, Params};
+pub use scan::delta_seconds;
 pub use span::Span;
 pub use status::{StatusClass, reason_phrase};
 pub use uri::{Scheme, Uri};

@@ -315,9 +315,26 @@ pub(super) fn leading_number(bytes: &[u8], start: usize, end: usize) -> (Number,
     (number, pos)
 }
 
+/// RFC 3261 §25.1: the `delta-seconds` that a value begins with. What is too large is the largest.
+pub fn delta_seconds(value: &[u8]) -> Option<u32> {
+    match leading_number(value, 0, value.len()).0 {
+        Number::Value(seconds) => Some(seconds),
+        Number::TooLarge => Some(u32::MAX),
+        Number::Malformed => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_end_where_their_digits_do() {
+        assert_eq!(delta_seconds(b"120 (maintenance)"), Some(120));
+        assert_eq!(delta_seconds(b"1800;refresher=uac"), Some(1800));
+        assert_eq!(delta_seconds(b"99999999999"), Some(u32::MAX));
+        assert_eq!(delta_seconds(b"soon"), None);
+    }
 
     #[test]
     fn numbers_know_their_bounds() {
