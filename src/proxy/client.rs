@@ -124,7 +124,7 @@ impl Scene<'_> {
                 && attempt.cancel == Cancel::None
                 && !sabotaged!(LetAbandonedRing)
             {
-                self.send_cancel(record, number, CancelReason::Elsewhere);
+                self.send_cancel(record, number, CancelReason::Abandoned);
             }
             let abandoned = record
                 .attempts
@@ -158,7 +158,7 @@ impl Scene<'_> {
         if status < 300 {
             // RFC 3261 §16.7 step 5: every 2xx at once; step 10: what else is pending is cancelled.
             let verdict = self.pass_up(record, status, buffer, flow);
-            self.cancel_others(record, number);
+            self.cancel_others(record, number, status);
             return verdict;
         }
         if !record.server.is_open() {
@@ -174,7 +174,7 @@ impl Scene<'_> {
                 // RFC 3261 §16.7 step 5: "not immediately forwarded", but all that is pending is
                 // cancelled, and no new branch made.
                 record.hunts = None;
-                self.cancel_others(record, number);
+                self.cancel_others(record, number, status);
             }
             return Verdict::Absorb;
         }
@@ -194,7 +194,7 @@ impl Scene<'_> {
         if verdict == Verdict::Transmit {
             self.repin(record, server);
         }
-        self.cancel_others(record, number);
+        self.cancel_others(record, number, status);
         verdict
     }
 
@@ -342,6 +342,11 @@ impl Scene<'_> {
         {
             return;
         }
+        // What the client has said stays said.
+        let reason = match attempt.cancel {
+            Cancel::Wanted(CancelReason::Client) => CancelReason::Client,
+            _ => reason,
+        };
         if attempt.state.is_silent() && !sabotaged!(CancelAtOnce) {
             attempt.cancel = Cancel::Wanted(reason);
         } else {
@@ -349,11 +354,15 @@ impl Scene<'_> {
         }
     }
 
-    /// RFC 3261 §16.7 step 10.
-    fn cancel_others(&mut self, record: &mut Record, number: usize) {
+    /// RFC 3261 §16.7 step 10, after a response of this status.
+    fn cancel_others(&mut self, record: &mut Record, number: usize, status: u16) {
+        let reason = match status {
+            ..300 => CancelReason::Elsewhere,
+            300.. => CancelReason::Abandoned,
+        };
         for other in 0..record.attempts.len() {
             if other != number {
-                self.cancel(record, other, CancelReason::Elsewhere);
+                self.cancel(record, other, reason);
             }
         }
     }
@@ -388,7 +397,9 @@ impl Scene<'_> {
         let reason = match reason {
             // RFC 3326 §2: what the client's CANCEL says.
             CancelReason::Client => Reason::Rows(rows.get(..len).unwrap_or_default()),
+            // RFC 3326 §3.1: said where another branch has answered, and nowhere else.
             CancelReason::Elsewhere => Reason::Status(200),
+            CancelReason::Abandoned => Reason::None,
             CancelReason::Timeout => Reason::Status(408),
         };
         let composed = self.desk.compose(record, attempt, |invite, text| {

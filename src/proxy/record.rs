@@ -284,9 +284,11 @@ pub(super) enum Cancel {
 /// Why an attempt is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CancelReason {
+    /// Another server is asked, or nobody is any more: nothing is said.
+    Abandoned,
     /// The client has cancelled: its Reason is copied.
     Client,
-    /// Another server has answered.
+    /// Another server has taken the call.
     Elsewhere,
     /// It took too long.
     Timeout,

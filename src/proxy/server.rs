@@ -326,7 +326,7 @@ impl Scene<'_> {
                 let resend = self.abandon(record, number);
                 if self.hunt(record) {
                     // Should it live after all, it need not go on.
-                    self.cancel(record, number, CancelReason::Elsewhere);
+                    self.cancel(record, number, CancelReason::Abandoned);
                 } else {
                     self.take_back(record, number, resend);
                 }
