@@ -36,6 +36,11 @@ impl Default for Hunting {
 }
 
 impl Hunting {
+    /// Whether no call goes to another server, whatever becomes of its own.
+    pub fn is_off(&self) -> bool {
+        self.on.is_empty() && self.retry_budget == 0
+    }
+
     pub(super) fn read(table: &Reader<'_>) -> Self {
         let default = Self::default();
         let on = match table.integers("hunt_on", 400..=599) {

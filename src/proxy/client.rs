@@ -234,7 +234,7 @@ impl Scene<'_> {
         let Some(pool) = self.hunted_pool(record) else {
             return false;
         };
-        if self.now.since(record.started) >= pool.hunting.timeout {
+        if pool.hunting.is_off() || self.now.since(record.started) >= pool.hunting.timeout {
             return false;
         }
         let tried = record.tried();

@@ -112,6 +112,31 @@ fn r3263_a_cancelled_call_is_not_moved() {
     assert!(what(&sent).last().unwrap().ends_with("client"));
 }
 
+/// Who wants no call moved has none moved: not by a report that its server cannot be reached, not by
+/// a refusal, not by silence.
+#[test]
+fn without_hunting_a_call_stays_where_it_is() {
+    let config = ONE_ARMED.replace("[[pools]]", "[[pools]]\nhunt_on = []\nretry_budget = 0");
+    let stays = |faults: fn(&mut Lab, &Sent) -> Vec<Sent>| {
+        let mut lab = Lab::new(&config);
+        let call = lab.call("f-8");
+        let mut sent = faults(&mut lab, &call);
+        sent.extend(lab.pass(Duration::from_secs(40)));
+        let mut invites = sent
+            .iter()
+            .filter(|sent| start_line(&sent.bytes).starts_with("INVITE"));
+        assert!(invites.all(|sent| sent.to == call.to), "{:?}", what(&sent));
+        lab.assert_ends();
+        what(&sent)
+    };
+    let answers = stays(|lab, call| lab.unreachable(call));
+    assert_eq!(answers[0], "500 client");
+    let answers = stays(|lab, call| lab.answer(call, 503));
+    assert_eq!(answers[1], "500 client");
+    let answers = stays(|_, _| Vec::new());
+    assert!(answers.contains(&"408 client".to_owned()), "{answers:?}");
+}
+
 /// A late 2xx of the server that was left is a call that was taken: it is passed on.
 #[test]
 fn r3263_a_late_2xx_of_a_server_that_was_left_is_passed_on() {
