@@ -386,3 +386,25 @@ const _: () = assert!(SERIES_POINTS_MAX.is_multiple_of(2));
 
 /// Causes of failure told apart in the course of a run; the report's totals know them all.
 pub const SERIES_CAUSES_MAX: usize = 8;
+
+/// Bytes of a scenario file: a hundred times SIPp's longest own one.
+pub const SIPP_FILE_LEN_MAX: usize = 1 << 20;
+
+/// Elements, texts and comments of a scenario file.
+pub const SIPP_NODES_MAX: u32 = 20_000;
+
+/// Steps of a scenario. They are numbered in 16 bits in branches.
+pub const SIPP_STEPS_MAX: usize = 1000;
+const _: () = assert!(SIPP_STEPS_MAX < u16::MAX as usize);
+
+/// Variables of a scenario; each call has all of them.
+pub const SIPP_VARIABLES_MAX: usize = 64;
+
+/// Steps that a call takes without waiting for anything: beyond it the scenario goes in a circle.
+pub const SIPP_STEPS_AT_ONCE_MAX: usize = 4 * SIPP_STEPS_MAX;
+
+/// Bytes of a table of fields: a million rows of 64.
+pub const SIPP_TABLE_LEN_MAX: usize = 64 << 20;
+
+/// Fields of a row of a table.
+pub const SIPP_TABLE_FIELDS_MAX: usize = 64;

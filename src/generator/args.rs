@@ -43,6 +43,8 @@ pub enum ScenarioArgs {
     Options(OptionsArgs),
     /// Registrations, with digest authentication where it is asked for.
     Register(RegisterArgs),
+    /// What a SIPp scenario file says (its common subset; `viaduct answer --scenario` answers).
+    Scenario(PlayArgs),
 }
 
 /// Options of every kind of load.
@@ -193,6 +195,23 @@ pub struct RegisterArgs {
     pub unregister: bool,
 }
 
+/// `viaduct generate scenario`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct PlayArgs {
+    /// Load.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// SIPp scenario in XML, such as `sipp -sd uac` prints.
+    #[arg(long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Table of fields, a row for each call: SIPp's -inf.
+    #[arg(long, value_name = "FILE")]
+    pub inf: Option<PathBuf>,
+    /// Length of a <pause/> that names none (a bare number is milliseconds): SIPp's -d.
+    #[arg(long, value_parser = parse_millis, default_value = "0ms")]
+    pub pause: Duration,
+}
+
 /// Who ends a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ByeFrom {
@@ -252,6 +271,15 @@ pub struct AnswerArgs {
     /// Calls held at most; beyond it INVITE gets 503.
     #[arg(long, value_name = "N", default_value = "500000")]
     pub max_calls: u32,
+    /// Answer as this SIPp scenario says, such as `sipp -sd uas` prints.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ring", "answer", "reject", "bye_after", "auth_calls"])]
+    pub scenario: Option<PathBuf>,
+    /// Table of fields of the scenario, a row for each call: SIPp's -inf.
+    #[arg(long, value_name = "FILE", requires = "scenario")]
+    pub inf: Option<PathBuf>,
+    /// Length of a <pause/> that names none (a bare number is milliseconds): SIPp's -d.
+    #[arg(long, value_parser = parse_millis, default_value = "0ms", requires = "scenario")]
+    pub pause: Duration,
     /// End after this time (a bare number is seconds); without it at SIGINT or SIGTERM.
     #[arg(long, value_parser = parse_seconds)]
     pub duration: Option<Duration>,

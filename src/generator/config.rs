@@ -1,11 +1,14 @@
 //! What a run is to do, checked: the arguments of the command line without their spellings.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 
 use super::args::{AnswerArgs, ByeFrom, LoadArgs, ScenarioArgs, SourceRange};
 use super::digest::Credentials;
 use super::scenario::Layout;
 use super::schedule::{Arrivals, Limit};
+use super::sipp::{Play, ScenarioError};
 use super::socket::{BindError, SOCKETS_MAX};
 use super::target::Target;
 use super::timers::Timers;
@@ -81,6 +84,30 @@ pub enum GeneratorError {
         /// The kernel's word.
         error: std::io::Error,
     },
+    /// A file could not be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// Which one.
+        path: String,
+        /// The kernel's word.
+        error: std::io::Error,
+    },
+    /// A scenario, or its table, cannot be played.
+    #[error("{path}: {error}")]
+    Scenario {
+        /// Which file.
+        path: String,
+        /// Where and why.
+        error: ScenarioError,
+    },
+    /// A scenario that answers was to call, or the other way round.
+    #[error("{path} begins with {}", begins(.is_caller))]
+    Side {
+        /// Which file.
+        path: String,
+        /// Whether it calls.
+        is_caller: bool,
+    },
     /// The report could not be written.
     #[error("cannot write {path}: {error}")]
     Write {
@@ -91,8 +118,16 @@ pub enum GeneratorError {
     },
 }
 
+fn begins(is_caller: &bool) -> &'static str {
+    if *is_caller {
+        "a message of its own: play it with `viaduct generate scenario`"
+    } else {
+        "a message of the other side: play it with `viaduct answer --scenario`"
+    }
+}
+
 /// What the caller sends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Load {
     /// Complete calls.
     Call {
@@ -123,6 +158,8 @@ pub enum Load {
         /// Remove it at the end.
         unregister: bool,
     },
+    /// What a SIPp scenario says.
+    Scenario(Arc<Play>),
 }
 
 /// A caller's run.
@@ -212,7 +249,7 @@ impl UacConfig {
     /// From the command line; `progress` if lines are wanted.
     ///
     /// # Errors
-    /// No random numbers for the seed.
+    /// No random numbers for the seed, or a scenario that cannot be played.
     pub fn from_args(scenario: &ScenarioArgs, progress: bool) -> Result<Self, GeneratorError> {
         let (args, load, body_bytes) = match scenario {
             ScenarioArgs::Call(call) => {
@@ -239,6 +276,11 @@ impl UacConfig {
                     unregister: register.unregister,
                 };
                 (&register.load, load, None)
+            }
+            ScenarioArgs::Scenario(scenario) => {
+                let play = Play::load(&scenario.file, scenario.inf.as_deref(), scenario.pause)?;
+                check_side(&scenario.file, &play, true)?;
+                (&scenario.load, Load::Scenario(Arc::new(play)), None)
             }
         };
         let target = match args.proxy {
@@ -376,6 +418,8 @@ pub struct UasConfig {
     pub threads: Option<usize>,
     /// Cores of the threads, in turn; empty: the kernel chooses.
     pub cores: Vec<usize>,
+    /// Answer as this scenario says, and by nothing else of the above but timers and limits.
+    pub scenario: Option<Arc<Play>>,
     /// A line each second to standard error.
     pub progress: bool,
 }
@@ -405,6 +449,7 @@ impl UasConfig {
             datapath: Datapath::Sockets,
             threads: None,
             cores: Vec::new(),
+            scenario: None,
             progress: false,
         }
     }
@@ -412,7 +457,7 @@ impl UasConfig {
     /// From the command line; `progress` if lines are wanted.
     ///
     /// # Errors
-    /// A wildcard to listen on, or no random numbers for the secret.
+    /// A wildcard to listen on, a scenario that cannot be played, or no random numbers for the secret.
     pub fn from_args(args: &AnswerArgs, progress: bool) -> Result<Self, GeneratorError> {
         if let Some(wildcard) = args
             .listen
@@ -421,6 +466,14 @@ impl UasConfig {
         {
             return Err(GeneratorError::Wildcard(*wildcard));
         }
+        let scenario = match &args.scenario {
+            None => None,
+            Some(path) => {
+                let play = Play::load(path, args.inf.as_deref(), args.pause)?;
+                check_side(path, &play, false)?;
+                Some(Arc::new(play))
+            }
+        };
         Ok(Self {
             ring: args.ring,
             answer: args.answer,
@@ -439,6 +492,7 @@ impl UasConfig {
             datapath: args.path.datapath(),
             threads: args.path.threads.map(usize::from),
             cores: args.path.cores.clone(),
+            scenario,
             progress,
             ..Self::new(args.listen.clone(), &args.name)
         })
@@ -450,6 +504,18 @@ fn pin(cores: &[usize], thread: u64) {
     if let Some(core) = cores.get(place % cores.len().max(1)) {
         crate::sys::cpu::pin(*core);
     }
+}
+
+/// A scenario runs on the side that it is written for.
+fn check_side(path: &Path, play: &Play, calls: bool) -> Result<(), GeneratorError> {
+    let is_caller = play.program().is_caller();
+    if is_caller == calls {
+        return Ok(());
+    }
+    Err(GeneratorError::Side {
+        path: path.display().to_string(),
+        is_caller,
+    })
 }
 
 fn random() -> Result<u64, GeneratorError> {
@@ -465,5 +531,6 @@ pub(super) fn load_args(scenario: &ScenarioArgs) -> &LoadArgs {
         ScenarioArgs::Call(call) => &call.load,
         ScenarioArgs::Options(options) => &options.load,
         ScenarioArgs::Register(register) => &register.load,
+        ScenarioArgs::Scenario(scenario) => &scenario.load,
     }
 }

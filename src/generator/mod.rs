@@ -17,6 +17,8 @@
 //! `server1~` and sixteen hexadecimal digits, a keyed hash of the Call-ID. By that hash a server
 //! also knows a dialog that is not its own: a BYE with another's tag is counted as `stray`.
 //!
+//! [`sipp`] plays SIPp's scenario files with the same parts.
+//!
 //! [`flood`] measures the data path in frames, beside [`raw`], which forwards them without a thought.
 //! Not here: anything that decides about balancing.
 
@@ -35,6 +37,7 @@ mod report;
 mod scenario;
 mod schedule;
 mod series;
+pub mod sipp;
 mod socket;
 mod stats;
 mod target;
@@ -52,8 +55,8 @@ use core::sync::atomic::AtomicBool;
 use std::path::Path;
 
 pub use args::{
-    AnswerArgs, ByeFrom, CallArgs, GenerateArgs, GenerateWhat, LoadArgs, OptionsArgs, RegisterArgs,
-    ScenarioArgs, SourceRange, SourceRangeError,
+    AnswerArgs, ByeFrom, CallArgs, GenerateArgs, GenerateWhat, LoadArgs, OptionsArgs, PlayArgs,
+    RegisterArgs, ScenarioArgs, SourceRange, SourceRangeError,
 };
 pub use config::{GeneratorError, Load, UacConfig, UasConfig};
 pub use digest::{ChallengeError, Credentials, CredentialsError};

@@ -316,6 +316,14 @@ fn write_counts(
     writeln!(f, "{title:<18} {}", list.join(", "))
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "what serde's attribute calls"
+)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 #[expect(clippy::cast_precision_loss, reason = "shares for people")]
 pub(super) fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 {
@@ -387,6 +395,12 @@ pub struct AnswerReport {
     pub unanswered: u64,
     /// Requests inside a dialog that is not this server's: they belong to another one.
     pub stray: u64,
+    /// Calls of a scenario that ended otherwise than it says.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failed: u64,
+    /// Why they did.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub failures: BTreeMap<String, u64>,
     /// Calls held at the end.
     pub in_progress: u64,
     /// Messages by kind.
@@ -427,6 +441,10 @@ impl fmt::Display for AnswerReport {
             self.in_progress,
         )?;
         writeln!(f, "{:<18} {}", "stray", self.stray)?;
+        if self.failed > 0 {
+            writeln!(f, "{:<18} {}", "failed", self.failed)?;
+        }
+        write_counts(f, "failures", &self.failures)?;
         write!(f, "{}", self.traffic)?;
         write!(
             f,

@@ -32,6 +32,16 @@ pub(super) enum Failure {
     Limited,
     /// The run ended first.
     Unfinished,
+    /// A search of a scenario did not find what it must, or found what it must not.
+    Check,
+    /// A scenario goes in a circle without waiting.
+    Circle,
+    /// Nothing came for which a scenario waited.
+    Silence,
+    /// A scenario said so.
+    Stopped,
+    /// A request that a scenario does not expect.
+    Unexpected(Method),
 }
 
 impl Failure {
@@ -47,6 +57,11 @@ impl Failure {
             Self::EarlyBye => "early_bye".to_owned(),
             Self::Limited => "max_calls".to_owned(),
             Self::Unfinished => "unfinished".to_owned(),
+            Self::Check => "check".to_owned(),
+            Self::Circle => "circle".to_owned(),
+            Self::Silence => "silence".to_owned(),
+            Self::Stopped => "stop_call".to_owned(),
+            Self::Unexpected(method) => format!("unexpected_{}", lower(method)),
         }
     }
 }

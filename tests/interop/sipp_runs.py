@@ -1,4 +1,5 @@
-"""SIPp through XDP to three SIPp servers: families, arms, both ends hanging up.
+"""SIPp through XDP to three SIPp servers: families, arms, both ends hanging up; and SIPp's scenarios played by viaduct
+on either side.
 
 Each run: first some calls of which tshark sees every message (`oracle.py`), then the load. No call failed, retransmissions at most 0.1 %, every server had calls (a BYE at another
 server than its INVITE's would be an unexpected message there and a failed call here), frames in =
@@ -6,10 +7,13 @@ frames out + drops.
 """
 
 import csv
+import json
 import os
 import pathlib
+import subprocess
+import time
 
-from lab import Lab, check, main
+from lab import VIADUCT, Lab, check, main
 from oracle import oracle
 
 SCENARIOS = pathlib.Path(__file__).resolve().parent / "sipp"
@@ -73,7 +77,56 @@ def scenario(name):
     return ["-sf", SCENARIOS / f"{name}.xml"]
 
 
+def stock(lab, name):
+    """A scenario of SIPp's own, as it prints it."""
+    path = lab.path / f"{name}.xml"
+    path.write_text(subprocess.run(["sipp", "-sd", name], capture_output=True, text=True, check=False).stdout)
+    return path
+
+
+def played(uac, uas, ours):
+    """The same with viaduct as the player of one side or of both: `ours` is caller, callee or both."""
+    with Lab() as lab:
+        lab.start_viaduct()
+        uac, uas = (stock(lab, name) if name in ("uac", "uas") else SCENARIOS / f"{name}.xml" for name in (uac, uas))
+        servers = []
+        for n in (1, 2, 3):
+            address = lab.bracket(lab.server(n))
+            command = ["sipp", "-sf", uas, "-i", address, "-p", "5060", "-nostdin", "-buff_size", BUFFER]
+            if ours != "caller":
+                command = [VIADUCT, "answer", "--scenario", uas, "--listen", f"{address}:5060", "--json", f"answer{n}.json"]
+            servers.append(lab.popen(f"server{n}", command, f"uas{n}.log"))
+        begin = time.monotonic()
+        for n in (1, 2, 3):
+            while not lab.command(f"server{n}", "ss", "-Hlun", "sport", "=", ":5060").strip():
+                check(time.monotonic() - begin < 10, f"server{n} does not listen: {lab.log(f'uas{n}.log')}")
+                time.sleep(0.02)
+        if ours == "callee":
+            good, repeats = calls(lab, ["-sf", uac], CALLS, RATE)
+        else:
+            load = lab.popen("client", [VIADUCT, "generate", "scenario", "--file", uac, "--target", lab.uri(), "--rate", RATE,
+                                        "--calls", CALLS, "--source-port", "5060", "--json", "calls.json"], "generate.log")
+            load.wait(CALLS / RATE + 60)
+            report = json.loads((lab.path / "calls.json").read_text())
+            good, repeats = report["offered"] - report["failed"], report["retransmissions"]
+            check(good == CALLS, f"{report['failed']} of {report['offered']} calls failed: {report['failures']}")
+        check(repeats <= 3 * CALLS / 1000, f"{repeats} retransmissions in {CALLS} calls")
+        for server in servers:
+            lab.end(server)
+        if ours != "caller":
+            answers = [json.loads((lab.path / f"answer{n}.json").read_text()) for n in (1, 2, 3)]
+            check(not any(answer.get("failed") for answer in answers), f"failed at the servers: {answers}")
+            check(sum(answer["calls"] for answer in answers) == CALLS, f"calls at the servers: {answers}")
+        received, _, drops = lab.conserved()
+        check(drops == 0, f"drops {lab.drops()}")
+        return f"{good} calls, {repeats} retransmissions, {received} messages"
+
+
 RUNS = {}
+for _name, _uac, _uas in (("stock", "uac", "uas"), ("record-route", "uac_record_route", "uas_record_route"),
+                          ("server-bye", "uac_server_bye", "uas_server_bye")):
+    for _ours in ("caller", "callee", "both"):
+        RUNS[f"played-{_name}-{_ours}"] = lambda uac=_uac, uas=_uas, ours=_ours: played(uac, uas, ours)
 for _family in (4, 6):
     for _arms in (1, 2):
         for _name, _uac, _uas in (

@@ -22,7 +22,10 @@ use super::target::Target;
 const STYLE: &str = include_str!("style.css");
 
 /// Moments shorter than this share of the others have no rate worth drawing.
-const SHORT: f64 = 0.25;
+const SHORT: f64 = 0.5;
+
+/// Styles of causes of failure, the strongest first.
+const CAUSES: [usize; 7] = [2, 4, 5, 6, 7, 8, 3];
 
 /// The whole page.
 pub(super) fn page(report: &Report, target: &Target, run: &Run) -> String {
@@ -98,14 +101,18 @@ fn write_cards(report: &Report, out: &mut String) {
         .moments
         .iter()
         .map(|moment| moment.in_progress);
+    let time = |time: f64| match report.answered {
+        0 => "–".to_owned(),
+        _ => plain(time),
+    };
     let cards = [
         ("offered", count(report.offered), "calls"),
         ("answered", count(report.answered), "calls"),
         ("failed", count(report.failed), "calls"),
         ("rate", plain(report.rate), "calls/s"),
-        ("set-up p50", plain(latency.p50), "ms"),
-        ("set-up p99", plain(latency.p99), "ms"),
-        ("set-up p99.9", plain(latency.p999), "ms"),
+        ("set-up p50", time(latency.p50), "ms"),
+        ("set-up p99", time(latency.p99), "ms"),
+        ("set-up p99.9", time(latency.p999), "ms"),
         ("in progress, most", count(most.max().unwrap_or(0)), "calls"),
     ];
     out.push_str("<dl class=\"cards\">\n");
@@ -175,25 +182,29 @@ fn write_plots(timeline: &Timeline, out: &mut String) {
             rate("failed", 2, &|moment| moment.counts.failed),
         ],
     ));
-    out.push_str(&draw(
-        "latency",
-        "Set-up time",
-        "ms",
-        Shape::LogLines,
-        "Percentiles of the time from a call's intended start to its answer, in each second of the run.",
-        vec![
-            latency("p50", 0, &|at| at.p50),
-            latency("p90", 3, &|at| at.p90),
-            latency("p99", 4, &|at| at.p99),
-            latency("p99.9", 2, &|at| at.p999),
-        ],
-    ));
+    if moments.iter().any(|moment| moment.latency_ms.max > 0.0) {
+        out.push_str(&draw(
+            "latency",
+            "Set-up time",
+            "ms",
+            Shape::LogLines,
+            "Percentiles of the time from a call's intended start to its answer, in each second of the run.",
+            vec![
+                latency("p50", 0, &|at| at.p50),
+                latency("p90", 3, &|at| at.p90),
+                latency("p99", 4, &|at| at.p99),
+                latency("p99.9", 2, &|at| at.p999),
+            ],
+        ));
+    } else {
+        write_none("latency", "Set-up time", "No call was answered.", out);
+    }
     if timeline.causes.is_empty() {
-        out.push_str("<section class=\"none\" id=\"failures\"><h2>Failures by cause</h2><p>None.</p></section>\n");
+        write_none("failures", "Failures by cause", "None.", out);
     } else {
         let causes = timeline.causes.iter().enumerate();
         let lines = causes.map(|(place, cause)| {
-            line(cause, place, &|moment| {
+            line(cause, CAUSES[place % CAUSES.len()], &|moment| {
                 moment
                     .failures
                     .get(place)
@@ -236,6 +247,13 @@ fn write_plots(timeline: &Timeline, out: &mut String) {
             timeline.step
         );
     }
+}
+
+fn write_none(id: &str, title: &str, text: &str, out: &mut String) {
+    let _ = writeln!(
+        out,
+        "<section class=\"none\" id=\"{id}\"><h2>{title}</h2><p>{text}</p></section>"
+    );
 }
 
 fn write_tables(report: &Report, out: &mut String) {

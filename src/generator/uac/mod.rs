@@ -10,16 +10,16 @@ mod responses;
 
 use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::collections::BTreeMap;
 
 use super::call::{Call, Calls, Phase, Step};
 use super::config::{GeneratorError, Load, UacConfig};
 use super::dialog::Dialog;
 use super::identity::{CallKey, Identity};
 use super::progress::Progress;
-use super::report::{Report, SelfCheck};
+use super::report::{Latencies, Report, SelfCheck};
 use super::scenario::Scenario;
 use super::schedule::Schedule;
+use super::sipp;
 use super::stats::{CallerStats, Failure, Stray};
 use super::threads;
 use super::transport::{self, Losses, Opened, Sender, Share};
@@ -69,6 +69,9 @@ fn run_thread(
     start: Instant,
     stop: &AtomicBool,
 ) -> Result<Outcome, GeneratorError> {
+    if let Load::Scenario(play) = &config.load {
+        return sipp::call(config, play, share, opened, start, stop);
+    }
     // The default slack of 50 µs would be lateness of ours.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
     let (mut receiver, sender) = opened.split()?;
@@ -104,6 +107,7 @@ fn run_thread(
     Ok(Outcome {
         losses,
         stats: uac.stats,
+        clocks: Vec::new(),
         cpu: usage.cpu_share(receiver.idle()),
         last_due: uac.last_due,
         end: now,
@@ -111,18 +115,23 @@ fn run_thread(
 }
 
 /// What came of one thread's calls, and then of all.
-struct Outcome {
-    stats: CallerStats,
-    losses: Losses,
+pub(super) struct Outcome {
+    pub(super) stats: CallerStats,
+    /// Response times that a scenario measures, in the order of their names.
+    pub(super) clocks: Vec<Latencies>,
+    pub(super) losses: Losses,
     /// Of the busiest thread.
-    cpu: f64,
-    last_due: Duration,
-    end: Instant,
+    pub(super) cpu: f64,
+    pub(super) last_due: Duration,
+    pub(super) end: Instant,
 }
 
 impl Outcome {
-    fn merge(&mut self, other: Self) {
+    pub(super) fn merge(&mut self, other: Self) {
         self.stats.merge(other.stats);
+        for (mine, theirs) in self.clocks.iter_mut().zip(&other.clocks) {
+            mine.merge(theirs);
+        }
         self.losses.merge(other.losses);
         self.cpu = self.cpu.max(other.cpu);
         self.last_due = self.last_due.max(other.last_due);
@@ -143,6 +152,11 @@ impl Outcome {
             Load::Call { .. } => "call",
             Load::Single { .. } => "options",
             Load::Register { .. } => "register",
+            Load::Scenario(play) => play.program().name(),
+        };
+        let clocks: &[String] = match &config.load {
+            Load::Scenario(play) => play.program().clocks(),
+            _ => &[],
         };
         Report {
             scenario: scenario.to_owned(),
@@ -154,7 +168,11 @@ impl Outcome {
             rate: rate(stats.offered, self.last_due),
             servers: stats.servers.shares(),
             setup_ms: stats.setup.percentiles(),
-            response_times_ms: BTreeMap::new(),
+            response_times_ms: clocks
+                .iter()
+                .zip(&self.clocks)
+                .map(|(name, times)| (name.clone(), times.percentiles()))
+                .collect(),
             traffic: stats.messages.traffic(),
             failures: stats.failures_by_label(),
             lateness_ms: check.lateness_ms,
@@ -281,6 +299,8 @@ impl<'a> Uac<'a> {
                     Step::Single(usize::try_from(serial % count).unwrap_or(0))
                 }
                 Load::Register { .. } => Step::Register,
+                // Played elsewhere.
+                Load::Scenario(_) => return,
             };
             self.begin(index, step, now);
         }

@@ -20,6 +20,7 @@ use super::identity::hex;
 use super::progress::Progress;
 use super::report::AnswerReport;
 use super::scenario::session_description;
+use super::sipp;
 use super::stats::{Messages, Stray};
 use super::threads;
 use super::transport::{self, Losses, Opened, Sender};
@@ -73,6 +74,9 @@ impl<'a> Server<'a> {
     /// What kept a thread from starting.
     pub fn run(self, stop: &AtomicBool) -> Result<AnswerReport, GeneratorError> {
         let config = self.config;
+        if let Some(play) = &config.scenario {
+            return sipp::answer(config, play, self.opened, stop);
+        }
         let tallies = threads::run_all(self.opened, |(thread, opened)| {
             config.pin(thread);
             run_thread(config, thread, opened, stop)
