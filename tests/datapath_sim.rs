@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use viaduct::datapath::sim::Network;
-use viaduct::datapath::{Batch, Builder, Handler, Origin, Out, Packet, Worker};
+use viaduct::datapath::{Batch, Builder, Handler, Idle, Origin, Out, Packet, Worker};
 use viaduct::limits::{BATCH, HAND_OVER_RING_LEN, KERNEL_BUFFERS_PER_WORKER};
 use viaduct::metrics::WorkerMetrics;
 use viaduct::net::{ListenerIndex, WorkerIndex};
@@ -268,12 +268,21 @@ fn timers_run_at_their_deadlines_and_earlier_when_asked() {
 
 #[test]
 fn workers_on_threads_finish_when_told() {
+    for idle in [Idle::Adaptive, Idle::Sleep, Idle::Spin] {
+        finishes_when_told(idle);
+    }
+}
+
+fn finishes_when_told(idle: Idle) {
     let metrics: Vec<_> = (0..2).map(|_| Arc::new(WorkerMetrics::new())).collect();
     let (datapath, networks) = Builder::new(metrics.clone())
         .listener(LISTENER, "198.18.0.100:5060".parse().unwrap())
         .build_sim(Vec::new())
         .unwrap();
-    let running = datapath.start(|_| Script::default(), &[]).unwrap();
+    let running = datapath
+        .idle(idle)
+        .start(|_| Script::default(), &[])
+        .unwrap();
     for number in 0..500 {
         networks[0].deliver(LISTENER, peer(number), b"hand over");
     }
@@ -283,7 +292,10 @@ fn workers_on_threads_finish_when_told() {
     while networks[0].waiting() > 0 && waited < deadline {
         std::thread::sleep(std::time::Duration::from_millis(1));
         waited += std::time::Duration::from_millis(1);
-        running.control().wake();
+        // Who spins needs nobody to wake him.
+        if idle != Idle::Spin {
+            running.control().wake();
+        }
     }
     assert_eq!(running.stop().len(), 2);
     let stopped = metrics[1].drops[DropReason::Stopping as usize].value();

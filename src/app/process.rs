@@ -35,7 +35,7 @@ use crate::bpf::SteerCounts;
 use crate::capture::{Captures, Interface};
 use crate::clf;
 use crate::config::{self, Config, ConfigError};
-use crate::datapath::Running;
+use crate::datapath::{self, Running};
 use crate::forward::{Forwarder, Shared};
 use crate::health::Monitor;
 use crate::journal::{self, CallJournal, CallRecord};
@@ -208,7 +208,12 @@ impl Process {
                 .telling(known.clone())
                 .observed(observer)
         };
-        let running = datapath.start(make, network.cores())?;
+        let idle = match config.workers.idle {
+            config::Idle::Adaptive => datapath::Idle::Adaptive,
+            config::Idle::Sleep => datapath::Idle::Sleep,
+            config::Idle::Spin => datapath::Idle::Spin,
+        };
+        let running = datapath.idle(idle).start(make, network.cores())?;
         log.commit(log_file)?;
         calls.commit(calls_file)?;
 

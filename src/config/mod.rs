@@ -111,6 +111,20 @@ pub struct Workers {
     pub count: Option<usize>,
     /// Cores they are pinned to, in order; empty = cores 0, 1, 2 …
     pub cores: Vec<usize>,
+    /// What they do while there is nothing to do.
+    pub idle: Idle,
+}
+
+/// What a worker does that has no work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Idle {
+    /// Sleeps until there is work, and naps by a timer where packets are dense.
+    #[default]
+    Adaptive,
+    /// Sleeps until there is work.
+    Sleep,
+    /// Never sleeps.
+    Spin,
 }
 
 /// How packets reach the workers.

@@ -13,7 +13,7 @@ use self::listener::listener;
 use self::route::route;
 use super::reader::{Faults, Reader};
 use super::{
-    Config, Control, Datapath, Fault, Limit, Log, Metrics, Mode, Secret, SecretSource, Sip,
+    Config, Control, Datapath, Fault, Idle, Limit, Log, Metrics, Mode, Secret, SecretSource, Sip,
     TokenSecret, Transactions, Workers, ZeroCopy,
 };
 use crate::limits::{NETWORKS_MAX, PINS_DEFAULT, PINS_MAX, PINS_MIN, WORKERS_MAX};
@@ -138,11 +138,17 @@ fn hex_text(table: &Reader<'_>) -> Option<String> {
 }
 
 fn workers(table: Reader<'_>) -> Workers {
+    let idles = [
+        ("adaptive", Idle::Adaptive),
+        ("sleep", Idle::Sleep),
+        ("spin", Idle::Spin),
+    ];
     let workers = Workers {
         count: table
             .integer("count", 1..=WORKERS_MAX as i64)
             .and_then(|n| usize::try_from(n).ok()),
         cores: table.integers("cores", 0..=1023).unwrap_or_default(),
+        idle: table.choice("idle", &idles).unwrap_or_default(),
     };
     if let Some(count) = workers.count
         && !workers.cores.is_empty()

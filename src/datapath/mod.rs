@@ -79,7 +79,7 @@ pub use hand_over::Control;
 pub use out::Out;
 pub use packet::{Origin, Packet};
 pub use running::{Datapath, LinkSocket, Running};
-pub use worker::Worker;
+pub use worker::{Idle, Worker};
 
 /// Packets that are decided together.
 pub type Batch = ArrayVec<Packet, BATCH>;

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 
 use super::hand_over::{Control, Shared};
 use super::packet::{BufferCache, BufferPool, Memory};
-use super::{Handler, Worker};
+use super::{Handler, Idle, Worker};
 use crate::metrics::WorkerMetrics;
 use crate::net::{SocketAddr, WorkerIndex};
 use crate::sys::cpu;
@@ -90,6 +90,15 @@ impl Datapath {
     /// The workers, to drive them by hand.
     pub fn into_workers(self) -> Vec<Worker> {
         self.workers
+    }
+
+    /// What its workers do that have no work.
+    #[must_use]
+    pub fn idle(mut self, idle: Idle) -> Self {
+        for worker in &mut self.workers {
+            worker.idle = idle;
+        }
+        self
     }
 
     /// Starts a thread per worker, each with the handler that `make` gives for it, on the cores of

@@ -5,7 +5,8 @@
 //!
 //! A wake-up from another core costs more than a message does, so under load the worker paces
 //! itself, as a NIC does that moderates its interrupts: where packets come closer together than
-//! [`NAP`], it naps that long by a timer instead, and takes what has come by then in one batch.
+//! [`NAP`], it naps that long by a timer instead, and takes what has come by then in one batch. Who
+//! needs the microseconds of a nap more than the core can have it spin, see [`Idle`].
 
 use core::sync::atomic::Ordering;
 
@@ -29,6 +30,18 @@ const NAP: Duration = Duration::from_micros(150);
 
 /// Work after a shorter sleep than this, nap or not: packets are dense. A nap lasts some 200 µs.
 const DENSE: Duration = Duration::from_micros(300);
+
+/// What a worker does that has no work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Idle {
+    /// Sleeps until there is work; where packets are dense it naps by a timer.
+    #[default]
+    Adaptive,
+    /// Sleeps until there is work, however dense.
+    Sleep,
+    /// Looks again at once: the core is its own, and a message waits for nobody.
+    Spin,
+}
 
 /// Longest sleep. Nothing depends on it: every source of work wakes the worker.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -58,6 +71,7 @@ pub struct Worker {
     rounds: u32,
     kernel_seen: Instant,
     statistics_due: Instant,
+    pub(super) idle: Idle,
 }
 
 impl Worker {
@@ -70,6 +84,7 @@ impl Worker {
             rounds: KERNEL_ROUNDS,
             kernel_seen: Instant::ZERO,
             statistics_due: Instant::ZERO,
+            idle: Idle::default(),
         }
     }
 
@@ -266,7 +281,9 @@ impl Worker {
             let work = self.turn(&mut handler, now);
             now = clock::now();
             if work > 0 {
-                dense = slept < DENSE;
+                dense = slept < DENSE && self.idle == Idle::Adaptive;
+            } else if self.idle == Idle::Spin {
+                core::hint::spin_loop();
             } else {
                 let began = now;
                 // One nap that brings nothing, and it sleeps until there is something.

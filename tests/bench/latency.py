@@ -18,7 +18,8 @@ GOAL_P99_MICROS = 100
 
 def contestants_of():
     """The rings alone, and viaduct by what a worker does that has no work."""
-    return [contestants.RawC("raw-c"), contestants.Raw("raw"), contestants.Viaduct("viaduct")]
+    return [contestants.RawC("raw-c"), contestants.Raw("raw"), contestants.Viaduct("viaduct"),
+            contestants.Viaduct("viaduct spin", workers='idle = "spin"')]
 
 
 def one(lab, contestant, rate, seconds):
