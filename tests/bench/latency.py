@@ -12,8 +12,6 @@ from wire import check
 
 LOADS = (0.1, 0.5, 0.9)
 PERCENTILES = ("p50_us", "p99_us", "p999_us")
-# [workers] idle of each viaduct measured; None is the default.
-GOAL_P99_MICROS = 100
 
 
 def contestants_of():
@@ -35,13 +33,13 @@ def one(lab, contestant, rate, seconds):
             **{name: round(report["latency"][name], 1) for name in (*PERCENTILES, "max_us")}}
 
 
-def measure(lab, capacity, rounds, seconds):
+def measure(lab, capacity, rounds, seconds, loads=LOADS):
     """Rows of all contestants at all loads."""
     rows = []
     print(f"  {'':<18} {'load':>6} {'offered/s':>10} {'lost':>9} {'p50 µs':>10} {'p99 µs':>10} {'p99.9 µs':>10}"
           f" {'added p50':>10} {'p99':>8} {'p99.9':>8}")
     for number in range(1, rounds + 1):
-        for load in LOADS:
+        for load in loads:
             base = None
             for contestant in contestants_of():
                 row = {"round": number, "contestant": contestant.name, "load": load,
