@@ -25,10 +25,11 @@ def sipp_servers(lab, *scenarios):
                       f"uas{n}.log") for n in range(1, lab.count + 1)]
 
 
-def plain(family, arms, count, uac="uac_record_route", uas="uas_record_route"):
-    """SIPp calls SIPp: no call fails, hardly a message is repeated, all of it by XDP."""
+def plain(family, arms, count, uac="uac_record_route", uas="uas_record_route", workers=1):
+    """SIPp calls SIPp: no call fails, hardly a message is repeated, all of it by XDP. Among several
+    workers every message finds its call's home at once."""
     def run():
-        with Lab(family=family, arms=arms) as lab:
+        with Lab(family=family, arms=arms, queues=workers, workers=workers) as lab:
             lab.start_viaduct()
             sipp_servers(lab, scenario(uas))
             with oracle(lab) as judge:
@@ -40,6 +41,7 @@ def plain(family, arms, count, uac="uac_record_route", uas="uas_record_route"):
             received, _, drops = lab.conserved()
             check(lab.total("xdp_in_total") > 0.99 * received, f"of {received} messages {lab.total('xdp_in_total')} by XDP")
             check(drops == 0, f"drops {lab.drops()}")
+            check(lab.total("hand_over_out_total") == 0, f"{lab.total('hand_over_out_total')} messages handed over")
             return f"{good} calls, {repeats} retransmissions, servers {chosen}; {JUDGED_CALLS} calls before them: {judge}"
     return run
 
@@ -257,6 +259,7 @@ def drained():
 Lab.stateful = True
 RUNS = {
     "sipp-20000": plain(4, 1, CALLS), "sipp-ipv6-2arm": plain(6, 2, CALLS // 4), "sipp-server-bye": plain(4, 2, CALLS // 4, "uac_server_bye", "uas_server_bye"),
+    "sipp-2-workers": plain(4, 2, CALLS // 4, workers=2),
     "kill-server": killed, "half-503": half_refused, "silent": silent,
     "cancel-storm": loaded(["--answer", "30s"], ["--cancel-after", "200ms"], (300, 300), (5000, 1000), all_cancelled),
     "busy": loaded(["--reject", "486"], [], (300, 300), (2000, 500), all_refused(486)),

@@ -119,14 +119,15 @@ def mixed(client_family):
 
 
 def workers(arms):
-    """Two workers on two queues: messages of one call come to either."""
+    """Two workers on two queues, calls with a transaction: every message finds its call's home."""
     def run():
         with Lab(arms=arms, queues=2, workers=2) as lab:
             lab.start_viaduct()
             with agents(lab, lab.client, [lab.server(n) for n in (1, 2, 3)], proxy=(lab.farm_address, 5060)) as (client, servers):
                 text = calls(lab, client, servers, 2)
-            check(lab.total("hand_over_out_total"), "nothing was handed over")
-            return f"{text}, {lab.total('hand_over_out_total')} handed over"
+            check(lab.total("hand_over_out_total") == 0, "handed over, though XDP knows the home")
+            check(lab.total("steered_total", by="call_id") > 0, "no Call-ID was found")
+            return f"{text}, {lab.total('steered_total', by='call_id')} by Call-ID, none handed over"
     return run
 
 
