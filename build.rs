@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use libbpf_cargo::SkeletonBuilder;
 
 /// Programs by the stem of `bpf/<stem>.bpf.c`.
-const PROGRAMS: [&str; 4] = ["agents", "flood", "sink", "steer"];
+const PROGRAMS: [&str; 5] = ["agents", "flood", "share", "sink", "steer"];
 
 fn main() {
     println!("cargo:rerun-if-changed=bpf");

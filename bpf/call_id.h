@@ -51,6 +51,12 @@ static __always_inline __u64 hidden(const struct text *text, __u64 position)
 	return (position ^ text->zero) & (CALL_ID_TEXT_LEN - 1);
 }
 
+/* Whether the text ends before `position`, of which the verifier learns nothing. */
+static __always_inline int is_behind(const struct text *text, __u64 position)
+{
+	return (position ^ text->zero) >= text->len;
+}
+
 /* The place of `position`, a hidden one, if `len` bytes from there are inside. */
 static __always_inline void *place(const struct text *text, __u64 position, __u32 len)
 {
@@ -58,7 +64,7 @@ static __always_inline void *place(const struct text *text, __u64 position, __u3
 
 	/* Check and use must be of one register, or the verifier sees two places. */
 	asm volatile("" : "+r"(place));
-	if (text->is_packet ? place + len > text->end : position + len > text->len)
+	if (text->is_packet ? place + len > text->end : is_behind(text, position + len - 1))
 		return NULL;
 	return place;
 }
@@ -71,7 +77,7 @@ static __always_inline __u64 word_at(const struct text *text, __u64 position)
 
 	if (word)
 		return *word;
-	if (position >= text->len || text->len < 8)
+	if (is_behind(text, position) || text->len < 8)
 		return 0;
 	/* The last whole word reaches back over bytes seen already. */
 	last = hidden(text, text->len - 8);
@@ -144,7 +150,7 @@ static __always_inline __u64 find_call_id(const struct text *text)
 			position = hidden(text, position + offset);
 			continue;
 		}
-		if (position >= text->len)
+		if (is_behind(text, position))
 			return 0;
 		starts = line_starts(word_at(text, position)) & BYTES(0x80);
 		if (!starts) {

@@ -78,7 +78,7 @@ struct datagram {
 struct steered {
 	/* By the Call-ID: the call's home. */
 	__u64 by_call_id;
-	/* By the queue, for no Call-ID was found within the bounds. */
+	/* By the queue (among kernel sockets: by the kernel), for no Call-ID was found within the bounds. */
 	__u64 by_queue;
 };
 

@@ -70,7 +70,7 @@ pub struct Readings {
     pub reloads_refused: u64,
     /// Verdicts of the steering program.
     pub steering: Vec<(&'static str, u64)>,
-    /// How the steering program chose workers.
+    /// How workers were chosen, for AF_XDP and among kernel sockets.
     pub steered: Vec<(&'static str, u64)>,
     /// Records of the common log that were written.
     pub common_log_records: u64,

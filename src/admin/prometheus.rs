@@ -565,7 +565,7 @@ fn steering(families: &mut Families<'_>, readings: &Readings) -> fmt::Result {
         .map(|(by, count)| ([("by", *by)], *count));
     families.counter(
         "steered",
-        "Redirected packets by what chose their worker, where there are several.",
+        "Packets by what chose their worker, where there are several.",
         chosen,
     )
 }

@@ -13,7 +13,10 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tracing::warn;
 
-use crate::bpf::{AttachMode, BpfError, CallIdKey, Link, Slot, SteerConfig, SteerProgram, Vip};
+use crate::bpf::{
+    AttachMode, BpfError, CallIdKey, Link, ShareProgram, Slot, SteerConfig, SteerProgram,
+    SteeredCounts, Vip,
+};
 use crate::config::{Config, Listener, Mode, ZeroCopy};
 use crate::datapath::egress::EgressTable;
 use crate::datapath::{self, Builder, Datapath, DatapathError};
@@ -83,6 +86,8 @@ pub(super) struct Network {
     lines: Vec<String>,
     cores: Vec<usize>,
     steering: Option<Steering>,
+    /// What chooses among the workers' kernel sockets, by listener.
+    shares: Vec<ShareProgram>,
     /// Keeps the egress table fresh while it lives.
     _monitor: Option<Monitor>,
 }
@@ -115,7 +120,7 @@ impl Network {
             let opened = match candidate {
                 Candidate::Native => open_xdp(config, plan, runtime, AttachMode::Native),
                 Candidate::Generic => open_xdp(config, plan, runtime, AttachMode::Generic),
-                Candidate::Socket => open_sockets(config),
+                Candidate::Socket => open_sockets(config, plan),
             };
             match opened {
                 Ok((mut network, datapath, metrics)) => {
@@ -176,12 +181,24 @@ impl Network {
         }
     }
 
-    /// How the steering program has chosen workers so far.
+    /// How workers were chosen so far, by the steering program and among kernel sockets.
     pub(super) fn steered_counts(&self) -> Vec<(&'static str, u64)> {
-        let counts = self.program().and_then(|program| program.steered().ok());
-        counts.map_or_else(Vec::new, |counts| {
-            vec![("call_id", counts.by_call_id), ("queue", counts.by_queue)]
-        })
+        let steered = self.program().and_then(|program| program.steered().ok());
+        let shared = self.shares.iter().filter_map(|share| share.counts().ok());
+        let shared = shared.reduce(|sum, counts| SteeredCounts {
+            by_call_id: sum.by_call_id + counts.by_call_id,
+            by_queue: sum.by_queue + counts.by_queue,
+        });
+        let mut told = Vec::new();
+        if let Some(counts) = steered {
+            told.push(("call_id", counts.by_call_id));
+            told.push(("queue", counts.by_queue));
+        }
+        if let Some(counts) = shared {
+            told.push(("socket_call_id", counts.by_call_id));
+            told.push(("socket_kernel", counts.by_queue));
+        }
+        told
     }
 
     /// Verdicts of the steering program so far.
@@ -217,18 +234,67 @@ impl Candidate {
     }
 }
 
-fn open_sockets(config: &Config) -> Result<Opened, NetworkError> {
+fn open_sockets(config: &Config, plan: &Plan) -> Result<Opened, NetworkError> {
     let (workers, cores) = workers(config, 1);
     let metrics = counters(workers);
     let builder = with_listeners(Builder::new(metrics.clone()), config);
+    let datapath = builder.build()?;
+    let mut lines = Vec::new();
     let network = Network {
         datapath: "socket".to_owned(),
-        lines: Vec::new(),
+        shares: share(config, plan, &datapath, metrics.len(), &mut lines),
+        lines,
         cores,
         steering: None,
         _monitor: None,
     };
-    Ok((network, builder.build()?, metrics))
+    Ok((network, datapath, metrics))
+}
+
+/// Has the Call-ID choose among the workers' kernel sockets of each listener. Without it the kernel
+/// chooses by addresses and ports, and workers hand over what is not theirs.
+fn share(
+    config: &Config,
+    plan: &Plan,
+    datapath: &Datapath,
+    workers: usize,
+    lines: &mut Vec<String>,
+) -> Vec<ShareProgram> {
+    let mut shares = Vec::new();
+    if workers == 1 {
+        return shares;
+    }
+    for (index, listener) in numbered(config) {
+        match share_one(plan, datapath, workers, index) {
+            Ok(program) => shares.push(program),
+            Err(error) => {
+                lines.push(format!(
+                    "{}: the kernel chooses a worker's socket, not the Call-ID: {error}",
+                    listener.name
+                ));
+                // The next one is refused for the same reason.
+                break;
+            }
+        }
+    }
+    shares
+}
+
+fn share_one(
+    plan: &Plan,
+    datapath: &Datapath,
+    workers: usize,
+    listener: ListenerIndex,
+) -> Result<ShareProgram, BpfError> {
+    let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+    let program = ShareProgram::load(workers, CallIdKey(plan.keys().affinity_key()))?;
+    for (worker, socket) in (0..).zip(datapath.kernel_sockets(listener)) {
+        program.set_socket(worker, socket)?;
+    }
+    if let Some(socket) = datapath.kernel_sockets(listener).next() {
+        program.attach(socket)?;
+    }
+    Ok(program)
 }
 
 fn open_xdp(
@@ -311,7 +377,9 @@ fn open_xdp(
             attach.as_str()
         ));
     }
+    let shares = share(config, plan, &datapath, workers, &mut lines);
     let network = Network {
+        shares,
         datapath: format!("xdp-{}-{mode}", attach.as_str()),
         lines,
         cores,

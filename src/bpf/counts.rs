@@ -33,7 +33,8 @@ impl SteerCounts {
 pub struct SteeredCounts {
     /// By the Call-ID: the worker is the call's home.
     pub by_call_id: u64,
-    /// By the queue: no Call-ID was found within the program's bounds.
+    /// By the queue, or among kernel sockets by the kernel: no Call-ID was found within the program's
+    /// bounds.
     pub by_queue: u64,
 }
 

@@ -66,6 +66,13 @@ pub enum BpfError {
         cause: io::Error,
     },
 
+    /// The program that shares datagrams among sockets could not be attached to them.
+    #[error("BPF: cannot attach to the sockets of an address (SO_ATTACH_REUSEPORT_EBPF): {cause}")]
+    Share {
+        /// The system's error.
+        cause: io::Error,
+    },
+
     /// More VIPs than the map holds.
     #[error("steering program: no room for VIP {address}: at most {max} VIPs")]
     TooManyVips {

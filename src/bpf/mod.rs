@@ -1,10 +1,12 @@
 //! BPF programs: loading them, filling their maps while they run, attaching them to interfaces.
 //!
 //! Owns what `bpf/` declares. For the data path that is the steering program: `layout` has the twins
-//! of its structs, [`SteerProgram`] its maps, [`Link`] its attachment. For measurements it is a pair
-//! of [`FloodProgram`], which sends, and [`SinkProgram`], which counts; for the load generator
-//! [`AgentsProgram`], which takes what is for its user agents. Guarantees that nothing outlives the process, that a changed source list
-//! takes effect as a whole, and that a refused load or attachment says why. Leaves the sockets that
+//! of its structs, [`SteerProgram`] its maps, [`Link`] its attachment; beside it [`ShareProgram`]
+//! chooses among the workers' kernel sockets. For measurements it is a pair of [`FloodProgram`],
+//! which sends, and [`SinkProgram`], which counts; for the load generator [`AgentsProgram`], which
+//! takes what is for its user agents.
+//!
+//! Guarantees that nothing outlives the process, that a changed source list takes effect as a whole, and that a refused load or attachment says why. Leaves the sockets that
 //! go into the slots to `xsk`, and which VIPs there are to its caller.
 //!
 //! ```no_run
@@ -32,6 +34,7 @@ mod limit;
 mod link;
 mod log;
 mod query;
+mod share;
 mod sink;
 mod steer;
 mod test_run;
@@ -51,6 +54,7 @@ pub use layout::{Action, SteerVerdict};
 pub use limit::Limit;
 pub use link::{AttachMode, Link};
 pub use query::{AttachedProgram, DriverXdp, InterfaceXdp, interface_xdp, loads_xdp_programs};
+pub use share::ShareProgram;
 pub use sink::{SINK_STAMP_FROM_END, SINK_STATIONS_MAX, SinkCounts, SinkHook, SinkProgram};
 pub use steer::{CallIdKey, Slot, SteerConfig, SteerProgram, Vip};
 pub use test_run::{TestRun, TestRunOutcome};
@@ -74,6 +78,9 @@ mod skeleton {
     }
     pub(super) mod flood {
         include!(concat!(env!("OUT_DIR"), "/flood.skel.rs"));
+    }
+    pub(super) mod share {
+        include!(concat!(env!("OUT_DIR"), "/share.skel.rs"));
     }
     pub(super) mod sink {
         include!(concat!(env!("OUT_DIR"), "/sink.skel.rs"));

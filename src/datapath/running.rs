@@ -13,7 +13,7 @@ use super::hand_over::{Control, Shared};
 use super::packet::{BufferCache, BufferPool, Memory};
 use super::{Handler, Idle, Worker};
 use crate::metrics::WorkerMetrics;
-use crate::net::{SocketAddr, WorkerIndex};
+use crate::net::{ListenerIndex, SocketAddr, WorkerIndex};
 use crate::sys::cpu;
 use crate::verdict::DropReason;
 use crate::xsk::{Mode, Umem, XskError};
@@ -65,6 +65,15 @@ impl Datapath {
                     fd: link.socket().fd()?,
                 })
             })
+        })
+    }
+
+    /// The workers' kernel sockets of a listener, in the order of the workers: they share its address,
+    /// and who gets a datagram is the kernel's choice, or a program's.
+    pub fn kernel_sockets(&self, listener: ListenerIndex) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.workers.iter().flat_map(move |worker| {
+            let sockets = worker.kernel_sockets();
+            sockets.filter_map(move |(of, fd)| (of == listener).then_some(fd))
         })
     }
 

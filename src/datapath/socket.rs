@@ -113,6 +113,14 @@ impl Sockets {
         })
     }
 
+    /// The listener of each that the kernel has, and its descriptor.
+    pub(super) fn kernel_sockets(&self) -> impl Iterator<Item = (ListenerIndex, BorrowedFd<'_>)> {
+        self.sockets.iter().filter_map(|socket| match &socket.io {
+            Io::Kernel(fd) => Some((socket.listener, fd.as_fd())),
+            Io::Sim(_) => None,
+        })
+    }
+
     /// The listener and address of each.
     pub(super) fn addresses(&self) -> impl Iterator<Item = (ListenerIndex, SocketAddr)> {
         self.sockets

@@ -9,6 +9,7 @@
 //! needs the microseconds of a nap more than the core can have it spin, see [`Idle`].
 
 use core::sync::atomic::Ordering;
+use std::os::fd::BorrowedFd;
 
 use super::hand_over::Mailbox;
 use super::link::{Link, Links};
@@ -96,6 +97,11 @@ impl Worker {
     /// Listener and bound address of each of its kernel sockets.
     pub fn addresses(&self) -> impl Iterator<Item = (ListenerIndex, SocketAddr)> {
         self.ports.sockets.addresses()
+    }
+
+    /// Its kernel sockets, by listener.
+    pub(super) fn kernel_sockets(&self) -> impl Iterator<Item = (ListenerIndex, BorrowedFd<'_>)> {
+        self.ports.sockets.kernel_sockets()
     }
 
     /// Its AF_XDP sockets.
