@@ -4,8 +4,10 @@ use core::str::FromStr;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use super::capacity::CapacityArgs;
 use super::digest::Credentials;
 use super::flood::{FloodArgs, RawArgs};
+use super::ramp::Ramp;
 use super::scenario::Layout;
 use super::schedule::Arrivals;
 use super::target::Target;
@@ -27,6 +29,8 @@ pub enum GenerateWhat {
     /// User agents.
     #[command(flatten)]
     Scenario(Box<ScenarioArgs>),
+    /// Search the largest rate of calls without a failure (RFC 7502).
+    Capacity(Box<CapacityArgs>),
     /// Distinct INVITEs as frames, as fast as one core makes them, with nobody waiting for answers.
     Flood(FloodArgs),
     /// Return frames with new MAC addresses: what the data path's rings reach without a balancer.
@@ -56,9 +60,9 @@ pub struct LoadArgs {
     /// Send requests outside a dialog here, whatever the URI says.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub proxy: Option<SocketAddr>,
-    /// Calls started per second.
-    #[arg(long, default_value = "10", value_parser = parse_rate)]
-    pub rate: f64,
+    /// Calls, registrations or requests started per second; 10 without it.
+    #[arg(long, value_parser = parse_rate)]
+    pub rate: Option<f64>,
     /// Start calls for this long (20s, 500ms, 2m; a bare number is seconds). Without --calls: 10s.
     #[arg(long, value_parser = parse_seconds)]
     pub duration: Option<Duration>,
@@ -71,6 +75,12 @@ pub struct LoadArgs {
     /// Reach the rate in a straight line over this time (a bare number is seconds).
     #[arg(long, value_parser = parse_seconds, default_value = "0s")]
     pub ramp: Duration,
+    /// Reach the rate in steps of so many per second, the first of which it starts with.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, requires = "ramp_every", conflicts_with = "ramp")]
+    pub ramp_step: Option<f64>,
+    /// Length of a step of --ramp-step (a bare number is seconds).
+    #[arg(long, value_parser = parse_step, requires = "ramp_step")]
+    pub ramp_every: Option<Duration>,
     /// The path of messages.
     #[command(flatten)]
     pub path: DatapathArgs,
@@ -134,6 +144,17 @@ pub struct LoadArgs {
     /// No lines while running.
     #[arg(long, conflicts_with = "progress")]
     pub quiet: bool,
+}
+
+impl LoadArgs {
+    /// The way to the rate.
+    pub fn ramp(&self) -> Ramp {
+        match (self.ramp_step, self.ramp_every) {
+            (Some(step), Some(every)) => Ramp::Steps { step, every },
+            _ if self.ramp.is_zero() => Ramp::None,
+            _ => Ramp::Straight(self.ramp),
+        }
+    }
 }
 
 /// `viaduct generate call`.
@@ -383,6 +404,15 @@ pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
     parse_duration(text, 1000.0)
 }
 
+/// The same, above zero.
+fn parse_step(text: &str) -> Result<Duration, String> {
+    let time = parse_seconds(text)?;
+    match time.is_zero() {
+        true => Err("a step lasts longer than that".to_owned()),
+        false => Ok(time),
+    }
+}
+
 /// A time whose bare number is milliseconds.
 fn parse_millis(text: &str) -> Result<Duration, String> {
     parse_duration(text, 1.0)
@@ -522,6 +552,18 @@ mod tests {
         assert_eq!(call.bye_from, ByeFrom::Both);
         assert_eq!(call.load.layouts, [Layout::Compact, Layout::Odd]);
 
+        let line = "generate capacity --target sip:service@198.18.0.1:5060 --sessions 1000 \
+            --max-rate 5000 --ramp-step 100 --ramp-every 10s --datapath xdp --threads 2";
+        let Generate { args } = Generate::try_parse_from(line.split_whitespace()).unwrap();
+        let GenerateWhat::Capacity(capacity) = args.what else {
+            panic!("no capacity");
+        };
+        let bounds = capacity.bounds();
+        assert_eq!((bounds.first, bounds.rate_max), (1000.0, 5000.0));
+        let every = Duration::from_secs(10);
+        let steps = Ramp::Steps { step: 100.0, every };
+        assert_eq!(capacity.call.load.ramp(), steps);
+
         let line = "answer --listen 198.18.1.11:5060,[2001:db8::11]:5060 --name server1 --ring 100";
         let Answer { args } = Answer::try_parse_from(line.split_whitespace()).unwrap();
         assert_eq!(args.listen.len(), 2);
@@ -540,6 +582,18 @@ mod tests {
                 "MAC",
             ),
             ("generate call", "--target"),
+            (
+                "generate call --target sip:198.18.0.1 --ramp-step 10",
+                "--ramp-every",
+            ),
+            (
+                "generate call --target sip:198.18.0.1 --ramp-step 10 --ramp-every 0",
+                "longer than that",
+            ),
+            (
+                "generate capacity --target sip:198.18.0.1 --resolution 2",
+                "a share",
+            ),
             (
                 "generate call --target sip:198.18.0.1 --rate 0",
                 "a rate is a number",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::args::{AnswerArgs, ByeFrom, LoadArgs, ScenarioArgs, SourceRange};
 use super::digest::Credentials;
+use super::ramp::Ramp;
 use super::scenario::Layout;
 use super::schedule::{Arrivals, Limit};
 use super::sipp::{Play, ScenarioError};
@@ -20,6 +21,8 @@ use crate::time::Duration;
 /// Without an end of its own a run lasts this long.
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);
 
+/// Calls per second where none are asked for.
+const RATE_DEFAULT: f64 = 10.0;
 /// First source port over AF_XDP. RFC 3261 §18.1.1: a client may send from the port of SIP.
 const SOURCE_PORT_DEFAULT: u16 = 5060;
 
@@ -173,8 +176,8 @@ pub struct UacConfig {
     pub rate: f64,
     /// Distances between calls.
     pub arrivals: Arrivals,
-    /// Time until the rate is reached.
-    pub ramp: Duration,
+    /// The way to the rate.
+    pub ramp: Ramp,
     /// End of the schedule.
     pub limit: Limit,
     /// Source addresses; empty: the one that leads to the target.
@@ -209,6 +212,8 @@ pub struct UacConfig {
     pub threads: Option<usize>,
     /// Cores of the threads, in turn; empty: the kernel chooses.
     pub cores: Vec<usize>,
+    /// End at the first failure, like at a stop.
+    pub ends_at_failure: bool,
     /// A line each second to standard error.
     pub progress: bool,
 }
@@ -219,9 +224,9 @@ impl UacConfig {
         Self {
             target,
             load,
-            rate: 10.0,
+            rate: RATE_DEFAULT,
             arrivals: Arrivals::Even,
-            ramp: Duration::ZERO,
+            ramp: Ramp::None,
             limit: Limit {
                 calls: None,
                 duration: Some(DURATION_DEFAULT),
@@ -242,6 +247,7 @@ impl UacConfig {
             datapath: Datapath::Sockets,
             threads: None,
             cores: Vec::new(),
+            ends_at_failure: false,
             progress: false,
         }
     }
@@ -292,9 +298,9 @@ impl UacConfig {
             (duration, _) => duration,
         };
         Ok(Self {
-            rate: args.rate,
+            rate: args.rate.unwrap_or(RATE_DEFAULT),
             arrivals: args.arrivals,
-            ramp: args.ramp,
+            ramp: args.ramp(),
             limit: Limit {
                 calls: args.calls,
                 duration,

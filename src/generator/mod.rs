@@ -24,6 +24,7 @@
 
 mod args;
 mod call;
+pub mod capacity;
 mod config;
 mod dialog;
 mod digest;
@@ -31,6 +32,7 @@ pub mod flood;
 mod html;
 mod identity;
 mod progress;
+mod ramp;
 pub mod raw;
 mod reply;
 mod report;
@@ -60,6 +62,7 @@ pub use args::{
 };
 pub use config::{GeneratorError, Load, UacConfig, UasConfig};
 pub use digest::{ChallengeError, Credentials, CredentialsError};
+pub use ramp::Ramp;
 pub use report::{AnswerReport, Latencies, Percentiles, Report, SelfCheck, ServerShare, Traffic};
 pub use scenario::Layout;
 pub use schedule::{Arrivals, Limit, Schedule};
@@ -71,6 +74,7 @@ pub use transport::{Datapath, DatapathArgs, DatapathKind};
 pub use xdp::{XdpConfig, XdpError};
 
 use crate::sip::{HeaderName, Message, NameAddr, values};
+use capacity::CapacityArgs;
 use flood::{FloodArgs, RawArgs};
 use identity::HEX_LEN;
 
@@ -85,6 +89,7 @@ const NAME_END: u8 = b'~';
 pub fn run_generate(args: &GenerateArgs, stop: &AtomicBool) -> Result<bool, GeneratorError> {
     let scenario = match &args.what {
         GenerateWhat::Scenario(scenario) => scenario,
+        GenerateWhat::Capacity(args) => return run_capacity(args, stop),
         GenerateWhat::Flood(args) => return run_flood(args, stop),
         GenerateWhat::Raw(args) => return run_raw(args, stop),
     };
@@ -112,6 +117,23 @@ pub fn run_generate(args: &GenerateArgs, stop: &AtomicBool) -> Result<bool, Gene
         write_text(path, &page)?;
     }
     Ok(report.failed <= load.max_failed)
+}
+
+/// `true` if a rate was found and proven.
+fn run_capacity(args: &CapacityArgs, stop: &AtomicBool) -> Result<bool, GeneratorError> {
+    let config = UacConfig::from_args(&ScenarioArgs::Call(args.call.clone()), false)?;
+    let (max_time, settle) = (args.max_time, args.settle);
+    let tell = |trial: &capacity::Trial| {
+        if !args.call.load.quiet {
+            note(&trial.to_string());
+        }
+    };
+    let report = capacity::run(&config, &args.bounds(), max_time, settle, stop, tell)?;
+    print(&report.to_string());
+    if let Some(path) = &args.call.load.json {
+        write_text(path, &report.json())?;
+    }
+    Ok(report.proven && report.capacity.is_some())
 }
 
 fn run_flood(args: &FloodArgs, stop: &AtomicBool) -> Result<bool, GeneratorError> {

@@ -174,11 +174,13 @@ pub struct ServerShare {
 pub struct SelfCheck {
     /// How late requests were sent that open a call.
     pub lateness_ms: Percentiles,
-    /// CPU time of the generator's thread over wall time.
+    /// CPU time of the busiest thread of the generator over wall time, without the time it spent
+    /// looking at empty rings.
     pub cpu: f64,
-    /// Datagrams that arrived and found the generator's own receive buffer full.
+    /// Datagrams that arrived and found the generator's own receive buffer or ring full.
     pub receive_drops: u64,
-    /// Datagrams that the kernel refused to send.
+    /// Messages that could not be sent: refused by the kernel, no room on the TX ring, too long for
+    /// a frame, or to a neighbour that nobody knows.
     pub send_refused: u64,
     /// Calls that were due while as many as allowed were in progress.
     pub limited: u64,
@@ -200,7 +202,7 @@ impl SelfCheck {
                 self.receive_drops,
                 "datagrams lost in its own receive buffer",
             ),
-            (self.send_refused, "datagrams its kernel refused to send"),
+            (self.send_refused, "messages that it could not send"),
             (self.limited, "calls over --max-calls"),
         ] {
             if count > 0 {
@@ -363,17 +365,24 @@ impl fmt::Display for Report {
         write!(f, "{}", self.traffic)?;
         write_counts(f, "failures", &self.failures)?;
         let verdict = if self.bottleneck {
-            format!("THE BOTTLENECK: {}", self.bottleneck_reasons.join("; "))
+            format!(
+                "THE GENERATOR WAS THE LIMIT: {}",
+                self.bottleneck_reasons.join("; ")
+            )
         } else {
             "kept up".to_owned()
         };
         write!(
             f,
-            "{:<18} {verdict} (late p99 {:.2} ms, cpu {:.0} %, own drops {})",
+            "{:<18} {verdict} (late p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms, cpu {:.0} %, \
+             own drops {}, not sent {})",
             "generator",
+            self.lateness_ms.p50,
             self.lateness_ms.p99,
+            self.lateness_ms.max,
             100.0 * self.cpu,
             self.self_check.receive_drops,
+            self.self_check.send_refused,
         )
     }
 }

@@ -4,6 +4,7 @@
 //! stalls therefore meets every call that its users would have made meanwhile, and a latency counted
 //! from the intended time contains the stall (no coordinated omission).
 
+use super::ramp::Ramp;
 use crate::time::Duration;
 
 const NANOS_PER_SECOND: f64 = 1e9;
@@ -23,7 +24,7 @@ pub enum Arrivals {
 pub struct Schedule {
     rate: f64,
     arrivals: Arrivals,
-    ramp: Duration,
+    ramp: Ramp,
     limit: Limit,
     next: u64,
     /// From one call of ours to the next: as many as there are threads.
@@ -42,9 +43,8 @@ pub struct Limit {
 }
 
 impl Schedule {
-    /// Calls at `rate` per second, which must be above zero. During `ramp` the rate rises from
-    /// zero to it in a straight line.
-    pub fn new(rate: f64, arrivals: Arrivals, ramp: Duration, limit: Limit, seed: u64) -> Self {
+    /// Calls at `rate` per second, which must be above zero, once `ramp` is over.
+    pub fn new(rate: f64, arrivals: Arrivals, ramp: Ramp, limit: Limit, seed: u64) -> Self {
         let mut schedule = Self {
             rate: rate.max(f64::MIN_POSITIVE),
             arrivals,
@@ -124,23 +124,12 @@ impl Schedule {
 
     /// Calls expected up to `offset`: the integral of the rate.
     fn expected(&self, offset: Duration) -> f64 {
-        let (t, ramp) = (offset.as_secs_f64(), self.ramp.as_secs_f64());
-        if t < ramp {
-            self.rate * t * t / (2.0 * ramp)
-        } else {
-            self.rate * (t - ramp / 2.0)
-        }
+        self.ramp.expected(self.rate, offset.as_secs_f64())
     }
 
     /// The offset at which `calls` are expected: the inverse of [`Self::expected`].
     fn after(&self, calls: f64) -> Duration {
-        let ramp = self.ramp.as_secs_f64();
-        let calls_in_ramp = self.rate * ramp / 2.0;
-        let seconds = if calls < calls_in_ramp {
-            (2.0 * ramp * calls / self.rate).sqrt()
-        } else {
-            calls / self.rate + ramp / 2.0
-        };
+        let seconds = self.ramp.after(self.rate, calls);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -187,7 +176,7 @@ mod tests {
 
     #[test]
     fn even_calls_are_one_over_rate_apart() {
-        let mut schedule = Schedule::new(1000.0, Arrivals::Even, Duration::ZERO, NO_LIMIT, 0);
+        let mut schedule = Schedule::new(1000.0, Arrivals::Even, Ramp::None, NO_LIMIT, 0);
         let calls = collect(&mut schedule, Duration::from_millis(5));
         let offsets: Vec<_> = calls.iter().map(|(_, due)| due.as_micros()).collect();
         assert_eq!(offsets, [0, 1000, 2000, 3000, 4000, 5000]);
@@ -200,7 +189,7 @@ mod tests {
             calls: Some(3),
             duration: None,
         };
-        let mut schedule = Schedule::new(10.0, Arrivals::Even, Duration::ZERO, limit, 0);
+        let mut schedule = Schedule::new(10.0, Arrivals::Even, Ramp::None, limit, 0);
         assert_eq!(collect(&mut schedule, Duration::from_secs(60)).len(), 3);
         assert_eq!(schedule.due(), None);
 
@@ -208,7 +197,7 @@ mod tests {
             calls: None,
             duration: Some(Duration::from_secs(20)),
         };
-        let mut schedule = Schedule::new(1000.0, Arrivals::Even, Duration::ZERO, limit, 0);
+        let mut schedule = Schedule::new(1000.0, Arrivals::Even, Ramp::None, limit, 0);
         assert_eq!(
             collect(&mut schedule, Duration::from_secs(60)).len(),
             20_000
@@ -218,7 +207,7 @@ mod tests {
     #[test]
     fn a_ramp_reaches_the_rate_in_a_straight_line() {
         let ramp = Duration::from_secs(10);
-        let mut schedule = Schedule::new(100.0, Arrivals::Even, ramp, NO_LIMIT, 0);
+        let mut schedule = Schedule::new(100.0, Arrivals::Even, Ramp::Straight(ramp), NO_LIMIT, 0);
         // Half of the ramp's time brings a quarter of its calls, the whole ramp half of the rate's.
         assert_eq!(collect(&mut schedule, ramp / 2).len(), 126);
         assert_eq!(collect(&mut schedule, ramp).len(), 501 - 126);
@@ -230,7 +219,7 @@ mod tests {
 
     #[test]
     fn poisson_calls_keep_the_rate_and_scatter() {
-        let mut schedule = Schedule::new(1000.0, Arrivals::Poisson, Duration::ZERO, NO_LIMIT, 9);
+        let mut schedule = Schedule::new(1000.0, Arrivals::Poisson, Ramp::None, NO_LIMIT, 9);
         let calls = collect(&mut schedule, Duration::from_secs(20));
         // Mean 20,000, standard deviation 141; five of them.
         assert!((19_300..20_700).contains(&calls.len()), "{}", calls.len());
@@ -245,11 +234,27 @@ mod tests {
         assert!((variance.sqrt() / mean - 1.0).abs() < 0.1);
     }
 
+    /// Independent calls of several threads are independent calls of as many as were asked for.
+    #[test]
+    fn threads_keep_the_poisson_rate_together() {
+        let whole = Schedule::new(1000.0, Arrivals::Poisson, Ramp::None, NO_LIMIT, 9);
+        let shares = (0..4).map(|thread| whole.clone().share(thread, 4));
+        let mut calls: Vec<_> = shares
+            .flat_map(|mut share| collect(&mut share, Duration::from_secs(20)))
+            .collect();
+        assert!((19_300..20_700).contains(&calls.len()), "{}", calls.len());
+        calls.sort_unstable_by_key(|(serial, _)| *serial);
+        calls.dedup_by_key(|(serial, _)| *serial);
+        assert!((19_300..20_700).contains(&calls.len()), "{}", calls.len());
+    }
+
     proptest! {
         #[test]
         fn no_call_is_early_lost_or_out_of_order(
             rate in 0.1f64..100_000.0,
             poisson: bool,
+            stairs: bool,
+            threads in 1u64..5,
             ramp_ms in 0u64..3000,
             steps in prop::collection::vec(0u64..200, 1..40),
             seed: u64,
@@ -257,6 +262,10 @@ mod tests {
             let arrivals = if poisson { Arrivals::Poisson } else { Arrivals::Even };
             let limit = Limit { calls: Some(2000), duration: None };
             let ramp = Duration::from_millis(ramp_ms);
+            let ramp = match stairs {
+                true => Ramp::Steps { step: rate / 3.5, every: ramp + Duration::from_millis(1) },
+                false => Ramp::Straight(ramp),
+            };
             let mut at_once = Schedule::new(rate, arrivals, ramp, limit, seed);
             let mut stepwise = at_once.clone();
             let mut elapsed = Duration::ZERO;
@@ -265,6 +274,16 @@ mod tests {
                 elapsed += Duration::from_millis(step);
                 calls.extend(collect(&mut stepwise, elapsed));
                 prop_assert!(stepwise.due().is_none_or(|due| due > elapsed));
+            }
+            // Threads share the schedule: evenly spaced calls are the same ones, each made once.
+            if !poisson {
+                let whole = Schedule::new(rate, arrivals, ramp, limit, seed);
+                let shares = (0..threads).map(|thread| whole.clone().share(thread, threads));
+                let mut shared: Vec<_> = shares
+                    .flat_map(|mut share| collect(&mut share, elapsed))
+                    .collect();
+                shared.sort_unstable();
+                prop_assert_eq!(&shared, &calls);
             }
             // Late polling changes nothing: intended times do not depend on who asks when.
             prop_assert_eq!(&calls, &collect(&mut at_once, elapsed));

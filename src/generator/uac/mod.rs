@@ -47,10 +47,11 @@ pub fn run(config: &UacConfig, stop: &AtomicBool) -> Result<Report, GeneratorErr
     let opened = transport::open(&config.datapath, &addresses, config.threads, Some(target))?;
     let of = u64::try_from(opened.len()).unwrap_or(1);
     let start = clock::now();
+    let failing = AtomicBool::new(false);
     let run_share = |(thread, opened): (u64, Opened)| {
         let share = Share { thread, of };
         config.pin(thread);
-        run_thread(config, share, opened, start, stop)
+        run_thread(config, share, opened, start, [stop, &failing])
     };
     let outcomes: Vec<Outcome> = threads::run_all(opened, run_share)?;
     let mut outcomes = outcomes.into_iter();
@@ -67,7 +68,7 @@ fn run_thread(
     share: Share,
     opened: Opened,
     start: Instant,
-    stop: &AtomicBool,
+    [stop, failing]: [&AtomicBool; 2],
 ) -> Result<Outcome, GeneratorError> {
     if let Load::Scenario(play) = &config.load {
         return sipp::call(config, play, share, opened, start, stop);
@@ -81,8 +82,11 @@ fn run_thread(
     let mut progress = Progress::new(config.progress && share.thread == 0, start);
     loop {
         let now = clock::now();
-        if stop.load(Ordering::Relaxed) {
+        if stop.load(Ordering::Relaxed) || failing.load(Ordering::Relaxed) {
             uac.stop(now);
+        }
+        if config.ends_at_failure && uac.stats.failed > 0 {
+            failing.store(true, Ordering::Relaxed);
         }
         uac.start_due(now);
         uac.fire(now);

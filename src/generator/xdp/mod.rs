@@ -26,8 +26,7 @@ use super::config::GeneratorError;
 use super::transport::share;
 use crate::bpf::{AgentsProgram, AttachMode, BpfError, Link};
 use crate::datapath::egress::{EgressTable, Interface, Resolution};
-use crate::datapath::frame_count;
-use crate::limits::{QUEUES_MAX, WORKERS_MAX};
+use crate::limits::{AGENT_RING_LEN, BATCH, QUEUES_MAX, SLAB, WORKERS_MAX};
 use crate::neighbor::{Monitor, NeighborError};
 use crate::packet::{MacAddress, PartialChecksum};
 use crate::sys::{clock, ethtool};
@@ -82,6 +81,13 @@ pub enum XdpError {
 
 /// Memory of earlier runs: a UMEM lives as long as the process, and runs may follow each other.
 static IDLE: Mutex<Vec<&'static Umem>> = Mutex::new(Vec::new());
+
+/// Frames for so many queues and threads: the fill rings are half full, the frames that were in them
+/// stand on RX rings, and every thread sends.
+fn frame_count(queues: usize, threads: usize) -> usize {
+    let ring_len = AGENT_RING_LEN as usize;
+    queues * (2 * ring_len) + threads * (ring_len + 2 * SLAB + 4 * BATCH)
+}
 
 /// A UMEM with so many frames that nobody uses.
 fn umem(frame_count: usize) -> Result<&'static Umem, XskError> {
@@ -152,7 +158,11 @@ fn open_device(
         .clamp(1, addresses.len().clamp(1, WORKERS_MAX));
     let umem = umem(frame_count(queue_count, threads))?;
     let configs: Vec<QueueConfig> = (0..queues)
-        .map(|queue| QueueConfig::new(interface.ifindex, queue, threads))
+        .map(|queue| QueueConfig {
+            ring_len: AGENT_RING_LEN,
+            fill_len: 2 * AGENT_RING_LEN,
+            ..QueueConfig::new(interface.ifindex, queue, threads)
+        })
         .collect();
     let mut cache = umem.cache();
     let opened = DeviceQueue::open_all(umem, &configs, !config.generic, &mut cache)?;

@@ -243,8 +243,8 @@ impl Port {
         let mut losses = self.losses;
         for link in &self.links {
             if let Ok(counts) = link.socket.statistics() {
-                losses.receive_drops +=
-                    counts.rx_dropped + counts.rx_ring_full + counts.fill_ring_empty;
+                // What finds the fill ring empty is among the dropped (xsk_rcv, net/xdp/xsk.c).
+                losses.receive_drops += counts.rx_dropped + counts.rx_ring_full;
                 losses.send_refused += counts.tx_invalid;
             }
         }
