@@ -151,11 +151,7 @@ impl Bench {
 /// 507 bytes, as the steering and flooding benches use them, number `number` of its kind.
 fn invite_507(number: usize) -> Vec<u8> {
     let bytes = data("messages/invite-507.sip");
-    let bytes = replaced(
-        &bytes,
-        "z9hG4bK-74bf9-1-0",
-        &format!("z9hG4bK-{number:09}"),
-    );
+    let bytes = replaced(&bytes, "z9hG4bK-74bf9-1-0", &format!("z9hG4bK-{number:09}"));
     let call_id = format!("1-384827{number:08}0851@");
     let bytes = replaced(&bytes, "1-384827629822018851@", &call_id);
     assert_eq!(bytes.len(), 507);

@@ -4,7 +4,6 @@
 //! the CANCEL that follow. The tag is therefore a keyed hash of the request, and the ACK of our
 //! answer is recognised by making it again.
 
-use core::hash::Hasher as _;
 use core::ops::Deref;
 
 use super::base32;
@@ -42,10 +41,8 @@ impl Deref for AnswerTag {
 impl Keys {
     /// The To tag of our own answer to a request that has none.
     pub fn answer_tag(&self, input: &AnswerInput<'_>) -> AnswerTag {
-        let mut hasher = self.answer.sip_2_4();
-        hasher.write_u64(input.call_id.0);
-        hasher.write_u64(u64::from(input.cseq));
-        let hash = hasher.hash(input.from_tag);
+        let hash = self.answer.sip_2_4().word(input.call_id.0);
+        let hash = hash.word(u64::from(input.cseq)).text(input.from_tag);
         let mut text = [TAG_PREFIX; ANSWER_TAG_LEN];
         text[1..].copy_from_slice(&base32::encode::<8, 1, 13>([hash]));
         AnswerTag(text)

@@ -9,7 +9,6 @@
 //! ```
 
 use core::fmt;
-use core::hash::Hasher as _;
 use core::ops::Deref;
 
 use super::base32;
@@ -118,6 +117,12 @@ impl Branch {
         }
     }
 
+    /// Its text, of a length that the compiler knows.
+    #[inline]
+    pub fn text(&self) -> &[u8; BRANCH_LEN] {
+        &self.text
+    }
+
     /// Which try of its transaction it names.
     pub fn attempt(&self) -> u8 {
         base32::value(self.text[8]).unwrap_or(0)
@@ -168,26 +173,22 @@ impl Keys {
 fn hash_cookie(key: Key, input: &BranchInput<'_>) -> u128 {
     // The kind of the host says how much of it follows; the branch comes last, to the end. So no
     // two inputs give the same bytes. RFC 3261 §18.2.2: no port means 5060.
-    let mut hasher = key.sip128_1_3();
-    hasher.write_u64(input.call_id.0);
+    let hash = key.sip128_1_3().word(input.call_id.0);
     let head = |host_kind: u64| {
         u64::from(input.cseq) | u64::from(input.port.unwrap_or(5060)) << 32 | host_kind << 48
     };
     let (kind, (low, high)) = match input.sent_by {
         SentBy::Ip(address) => match canonical(address) {
             IpAddr::V4(v4) => {
-                hasher.write_u64(head(4));
-                hasher.write_u64(u64::from(v4.to_bits()));
-                return hasher.hash(input.branch).into();
+                let hash = hash.word(head(4)).word(u64::from(v4.to_bits()));
+                return hash.text(input.branch);
             }
             IpAddr::V6(v6) => (6, halves(v6.to_bits())),
         },
         SentBy::Name(name) => (0, halves(hash_name(key, name))),
     };
-    hasher.write_u64(head(kind));
-    hasher.write_u64(low);
-    hasher.write_u64(high);
-    hasher.hash(input.branch).into()
+    let hash = hash.word(head(kind)).word(low).word(high);
+    hash.text(input.branch)
 }
 
 /// Hash of a host name without its case, 64 bytes at a time.
@@ -217,8 +218,6 @@ fn hash_legacy(key: Key, input: &BranchInput<'_>) -> u128 {
 
 /// Hash of two words and a field.
 fn hash_after(key: Key, words: (u64, u64), field: &[u8]) -> u128 {
-    let mut hasher = key.sip128_1_3();
-    hasher.write_u64(words.0);
-    hasher.write_u64(words.1);
-    hasher.hash(field).into()
+    let hash = key.sip128_1_3().word(words.0).word(words.1);
+    hash.text(field)
 }

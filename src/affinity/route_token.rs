@@ -22,10 +22,7 @@
 //! damaged one, for the counters, and may be wrong once in 256 times.
 
 use core::fmt;
-use core::hash::Hasher as _;
 use core::ops::Deref;
-
-use siphasher::sip128::Hasher128 as _;
 
 use super::base32;
 use super::keyed_hash::halves;
@@ -309,16 +306,10 @@ fn synthetic_iv<const PLAIN: usize>(
         Binding::Dialog(call_id) => (call_id.0, b'd'),
         Binding::Path => (0, b'p'),
     };
-    let mut hasher = keys.token_mac.sip_2_4();
-    hasher.write_u64(bound);
-    for word in plain {
-        hasher.write_u64(*word);
-    }
+    let hash = keys.token_mac.sip_2_4().word(bound);
+    let hash = plain.iter().fold(hash, |hash, word| hash.word(*word));
     // These stand beside SipHash's own length byte and cost no word.
-    let [len, ..] = len.to_le_bytes();
-    hasher.write_u8(kind);
-    hasher.write_u8(len);
-    hasher.finish()
+    hash.last((len as u64 & 0xff) << 8 | u64::from(kind), 2)
 }
 
 /// Enciphers or deciphers: SipHash of IV and block number, two words at a time. The bits beyond
@@ -332,10 +323,7 @@ fn apply_key_stream<const PLAIN: usize>(
 ) {
     let (pairs, _) = text.as_chunks_mut::<2>();
     for (number, [first, second]) in (0..).zip(pairs) {
-        let mut hasher = keys.token_stream.sip128_1_3();
-        hasher.write_u64(iv);
-        hasher.write_u8(number);
-        let (low, high) = halves(hasher.finish128().into());
+        let (low, high) = keys.token_stream.sip128_1_3().word(iv).last(number, 1);
         *first ^= low;
         *second ^= high;
     }

@@ -111,10 +111,10 @@ impl Secret {
             key.copy_from_slice(bytes);
             Key::new(key)
         };
-        let inner = u128::from(half(first).sip128_2_4().hash(label.as_bytes()));
+        let inner = half(first).sip128_2_4().text(label.as_bytes());
         let mut message = inner.to_le_bytes().to_vec();
         message.extend_from_slice(label.as_bytes());
-        u128::from(half(second).sip128_2_4().hash(&message)).to_le_bytes()
+        half(second).sip128_2_4().text(&message).to_le_bytes()
     }
 
     fn key(&self, label: &str) -> Key {
@@ -238,7 +238,7 @@ impl Keys {
     /// server answers, and the XDP program computes it too.
     #[inline]
     pub fn affinity_hash(&self, bytes: &[u8]) -> u64 {
-        self.affinity.sip_1_3().hash(bytes)
+        self.affinity.sip_1_3().text(bytes)
     }
 
     /// Hash of a Call-ID, byte-exact (RFC 3261 §20.8: Call-IDs are case-sensitive).
@@ -252,7 +252,7 @@ impl Keys {
     /// Short hash of a dialog initiator's From tag, for the route token.
     #[inline]
     pub fn tag_hash(&self, tag: &[u8]) -> TagHash {
-        TagHash::new(self.tag.sip_1_3().hash(tag))
+        TagHash::new(self.tag.sip_1_3().text(tag))
     }
 
     /// Seed of the lookup tables (`balance`).

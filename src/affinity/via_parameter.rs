@@ -10,8 +10,6 @@
 //! never confuses it. RFC 6026 §10: without a MAC the stateless response path would forward
 //! anybody's datagram to any address.
 
-use core::hash::Hasher as _;
-
 use super::base32;
 use super::keyed_hash::halves;
 use super::secret::RingKeys;
@@ -104,20 +102,15 @@ impl ViaParameter {
         // The key id is known by the key itself; the protocol takes its place.
         let fields = self.fields(KeyId::default()) | (u64::from(next_hop.protocol as u8) << 4);
         let (low, high) = halves(branch.hash());
-        let mut hasher = keys.via.sip_2_4();
-        hasher.write_u64(fields);
-        hasher.write_u64(low);
-        hasher.write_u64(high);
+        let hash = keys.via.sip_2_4().word(fields).word(low).word(high);
+        let port = u64::from(next_hop.address.port());
+        let marks = u64::from((branch.mode() as u8) << 7 | branch.attempt());
         match canonical(next_hop.address.ip()) {
-            IpAddr::V4(v4) => hasher.write_u32(v4.to_bits()),
+            IpAddr::V4(v4) => hash.last(marks << 48 | port << 32 | u64::from(v4.to_bits()), 7),
             IpAddr::V6(v6) => {
                 let (low, high) = halves(v6.to_bits());
-                hasher.write_u64(low);
-                hasher.write_u64(high);
+                hash.word(low).word(high).last(marks << 16 | port, 3)
             }
         }
-        hasher.write_u16(next_hop.address.port());
-        hasher.write_u8((branch.mode() as u8) << 7 | branch.attempt());
-        hasher.finish()
     }
 }
