@@ -6,18 +6,22 @@ use super::target::{Choice, Target};
 use super::throttle::OFFER;
 use super::{Context, Rejection, record_route};
 use crate::affinity::{
-    AnswerInput, Branch, BranchInput, Mode, NodeId, SentBy, VIA_PARAMETER_NAME, VIA_PASSING,
-    ViaParameter,
+    AnswerInput, BRANCH_LEN, Branch, BranchInput, Mode, NodeId, SentBy, VIA_PARAMETER_LEN,
+    VIA_PARAMETER_NAME, VIA_PASSING, ViaParameter,
 };
 use crate::config::{Reach, Side};
 use crate::net::{Endpoint, Flow, PoolIndex, Protocol, ServerId, WorkerIndex};
-use crate::packet::{Buffer, EditList};
+use crate::packet::{Buffer, EditList, Short};
 use crate::route::{Action, Direction, Listener, Pool, Server};
 use crate::sip::{HeaderName, Host, Method, ParseError, Span, Via};
 use crate::verdict::DropReason;
 
 /// Max-Forwards of a request that came without (RFC 3261 §16.6 step 3).
 const MAX_FORWARDS: &[u8] = b"Max-Forwards: 70\r\n";
+
+/// Between our branch and the value of our parameter.
+const VIA_PARAMETER_START: &[u8; 3] = b";v=";
+const _: () = assert!(VIA_PARAMETER_NAME.len() == 1 && VIA_PARAMETER_NAME[0] == b'v');
 
 /// What becomes of a request that is not rejected.
 #[derive(Debug)]
@@ -279,18 +283,19 @@ impl Context<'_> {
         // RFC 3261 §16.6 step 8, RFC 3581 §4: the listener that the request came to is in the
         // parameter, since the response must leave from it.
         edits.push(self.via_prefix(egress));
-        edits.push(branch);
-        edits.push(b";");
-        edits.push(VIA_PARAMETER_NAME);
-        edits.push(b"=");
-        edits.push(&self.via_parameter(target).encode(
+        let parameter = self.via_parameter(target).encode(
             self.keys,
             branch,
             Endpoint {
                 address: self.response_target(via),
                 protocol: Protocol::Udp,
             },
-        ));
+        );
+        let mut rest = Short::<{ BRANCH_LEN + 3 + VIA_PARAMETER_LEN }>::new();
+        rest.put(branch.text());
+        rest.put(VIA_PARAMETER_START);
+        rest.put(&parameter);
+        edits.push(rest.bytes());
         // RFC 7339 §4.1: "to the topmost Via header it inserts into every SIP request".
         if self
             .target_server(target)

@@ -11,7 +11,7 @@ use super::Context;
 use super::request_uri::to_u16;
 use crate::config::Nat;
 use crate::net::{IpAddr, SocketAddr};
-use crate::packet::{EditList, Text};
+use crate::packet::{EditList, Short, Text};
 use crate::route::Direction;
 use crate::sip::{Host, Span, Via};
 
@@ -118,14 +118,22 @@ impl Context<'_> {
 }
 
 /// Appends the text of a mark.
+#[inline]
 pub(super) fn push_mark(text: &mut impl Text, mark: &Mark, source: SocketAddr) {
+    let mut short = Short::<48>::new();
     if mark.rport {
-        text.push(b";rport=");
-        text.push_decimal(u32::from(source.port()));
+        short.put(b";rport=");
+        short.put_u16(source.port());
     }
     if mark.received {
         // RFC 5118 §4.5: an IPv6 address in received has no brackets.
-        text.push(b";received=");
+        short.put(b";received=");
+        if let IpAddr::V4(v4) = source.ip() {
+            short.put_ipv4(v4);
+        }
+    }
+    text.push(short.bytes());
+    if let (true, IpAddr::V6(_)) = (mark.received, source.ip()) {
         text.push_ip(source.ip());
     }
 }

@@ -20,7 +20,7 @@ use core::ops::Range;
 
 use arrayvec::ArrayVec;
 
-use super::Buffer;
+use super::{Buffer, Short};
 use crate::limits::{EDIT_BYTES_MAX, EDITS_MAX};
 use crate::net::IpAddr;
 use crate::verdict::DropReason;
@@ -65,12 +65,6 @@ const SAVED_EDIT_LEN: usize = 8;
 /// Bytes of the longest saved list.
 pub const SAVED_EDITS_LEN_MAX: usize = 1 + EDITS_MAX * SAVED_EDIT_LEN + EDIT_BYTES_MAX;
 const _: () = assert!(EDITS_MAX <= u8::MAX as usize);
-
-impl Edit {
-    fn text_len(&self) -> usize {
-        usize::from(self.text_end - self.text_start)
-    }
-}
 
 /// A kept segment on its way, in offsets of the buffer's memory.
 #[derive(Clone, Copy)]
@@ -161,15 +155,28 @@ impl EditList {
         ) else {
             return self.poison(EditError::OutOfRange);
         };
-        let index = self
-            .edits
-            .partition_point(|edit| (edit.at, edit.end) <= (at, end));
-        let overlaps = self.edits[..index]
-            .last()
-            .is_some_and(|before| before.end > at)
-            || self.edits[index..]
-                .first()
-                .is_some_and(|after| after.at < end);
+        if self.open.is_some() {
+            self.end();
+        }
+        // Nearly always edits come in order.
+        let index = match self.edits.last() {
+            Some(last) if last.end > at => self.place_for(at, end),
+            _ => self.edits.len(),
+        };
+        self.insert_edit(index, at, end);
+    }
+
+    #[cold]
+    fn place_for(&self, at: u32, end: u32) -> usize {
+        self.edits
+            .partition_point(|edit| (edit.at, edit.end) <= (at, end))
+    }
+
+    #[inline]
+    fn insert_edit(&mut self, index: usize, at: u32, end: u32) {
+        let (before, after) = self.edits.split_at(index.min(self.edits.len()));
+        let overlaps = before.last().is_some_and(|before| before.end > at)
+            || after.first().is_some_and(|after| after.at < end);
         if overlaps {
             return self.poison(EditError::Overlap);
         }
@@ -180,22 +187,25 @@ impl EditList {
             text_start: text_at,
             text_end: text_at,
         };
-        match self.edits.try_insert(index, edit) {
-            Ok(()) => self.open = Some(index),
-            Err(_) => self.poison(EditError::TooManyEdits),
+        let inserted = match index == self.edits.len() {
+            true => self.edits.try_push(edit).is_ok(),
+            false => self.edits.try_insert(index, edit).is_ok(),
+        };
+        match inserted {
+            true => self.open = Some(index),
+            false => self.poison(EditError::TooManyEdits),
         }
     }
 
     /// Appends `text` to the open edit.
     #[inline]
     pub fn push(&mut self, text: &[u8]) {
-        let Some(edit) = self.open.and_then(|index| self.edits.get_mut(index)) else {
+        if self.open.is_none() {
             return self.poison(EditError::NotOpen);
-        };
-        if self.text.try_extend_from_slice(text).is_err() {
-            return self.poison(EditError::TooMuchText);
         }
-        edit.text_end = text_len(&self.text);
+        if self.text.try_extend_from_slice(text).is_err() {
+            self.poison(EditError::TooMuchText);
+        }
     }
 
     /// Appends `value` in decimal to the open edit.
@@ -218,12 +228,9 @@ impl EditList {
     pub fn push_ip(&mut self, address: IpAddr) {
         match address {
             IpAddr::V4(v4) => {
-                for (index, octet) in v4.octets().into_iter().enumerate() {
-                    if index > 0 {
-                        self.push(b".");
-                    }
-                    self.push_decimal(u32::from(octet));
-                }
+                let mut text = Short::<16>::new();
+                text.put_ipv4(v4);
+                self.push(text.bytes());
             }
             // An error has poisoned the list already.
             IpAddr::V6(v6) => drop(fmt::Write::write_fmt(self, format_args!("{v6}"))),
@@ -233,7 +240,19 @@ impl EditList {
     /// Ends the open edit.
     #[inline]
     pub fn end(&mut self) {
-        self.open = None;
+        let text_end = self.text_len();
+        if let Some(edit) = self.open.take().and_then(|index| self.edits.get_mut(index)) {
+            edit.text_end = text_end;
+        }
+    }
+
+    /// Where the text of the edit at `index` ends.
+    #[inline]
+    fn text_end(&self, index: usize, edit: &Edit) -> u16 {
+        match self.open == Some(index) {
+            true => self.text_len(),
+            false => edit.text_end,
+        }
     }
 
     /// Writes the list in a form that [`restore`](Self::restore) reads, and returns its length, at
@@ -255,17 +274,14 @@ impl EditList {
         let (count, rest) = out.split_first_mut().ok_or(EditError::NoRoom)?;
         *count = u8::try_from(self.edits.len()).map_err(|_| EditError::NoRoom)?;
         let (heads, text) = rest.split_at_mut(self.edits.len() * SAVED_EDIT_LEN);
-        for (edit, head) in self
-            .edits
-            .iter()
-            .zip(heads.chunks_exact_mut(SAVED_EDIT_LEN))
-        {
+        let heads = heads.chunks_exact_mut(SAVED_EDIT_LEN);
+        for ((index, edit), head) in self.edits.iter().enumerate().zip(heads) {
             let short = |offset: u32| u16::try_from(offset).map_err(|_| EditError::NoRoom);
             let fields = [
                 short(edit.at)?,
                 short(edit.end)?,
                 edit.text_start,
-                edit.text_end,
+                self.text_end(index, edit),
             ];
             for (field, place) in fields.iter().zip(head.chunks_exact_mut(2)) {
                 place.copy_from_slice(&field.to_le_bytes());
@@ -330,19 +346,52 @@ impl EditList {
             .checked_add_signed(-self.growth())
             .ok_or(EditError::NoRoom)?;
 
-        // Where each kept segment in front of an edit goes; the texts stand between them.
-        let mut moves = ArrayVec::<Move, EDITS_MAX>::new();
-        let (mut src, mut dst) = (base, start);
-        for edit in &self.edits {
-            let len = base + edit.at as usize - src;
-            moves.push(Move { src, len, dst });
-            src = base + edit.end as usize;
-            dst += len + edit.text_len();
+        if self.all_move_to_the_front(base, start) {
+            self.apply_forward(buffer.bytes_mut(), base, start);
+        } else {
+            self.apply_in_runs(buffer.bytes_mut(), base, start);
         }
-        debug_assert_eq!(src, dst, "the rest after the last edit stays");
+        buffer.set_start(start);
+        Ok(())
+    }
 
-        let bytes = buffer.bytes_mut();
-        let mut rest = moves.as_slice();
+    /// Each kept segment in front of an edit, where it goes, and the edit's text, which follows it.
+    #[inline]
+    fn moves(&self, base: usize, start: usize) -> impl Iterator<Item = (Move, &[u8])> {
+        let (mut src, mut dst) = (base, start);
+        self.edits.iter().enumerate().map(move |(index, edit)| {
+            let text = usize::from(edit.text_start)..usize::from(self.text_end(index, edit));
+            let text = self.text.get(text).unwrap_or_default();
+            let len = (base + edit.at as usize).saturating_sub(src);
+            let kept = Move { src, len, dst };
+            src = base + edit.end as usize;
+            dst += len + text.len();
+            (kept, text)
+        })
+    }
+
+    /// Whether no kept segment moves away from the headroom, as when the message only grows.
+    #[inline]
+    fn all_move_to_the_front(&self, base: usize, start: usize) -> bool {
+        self.moves(base, start)
+            .all(|(kept, _)| kept.dst <= kept.src)
+    }
+
+    /// In one pass: what a segment or a text may overwrite lies before the next segment's place,
+    /// which is not behind that segment, and has moved already.
+    #[inline]
+    fn apply_forward(&self, bytes: &mut [u8], base: usize, start: usize) {
+        for (kept, text) in self.moves(base, start) {
+            kept.apply(bytes);
+            kept.write_behind(bytes, text);
+        }
+    }
+
+    #[cold]
+    fn apply_in_runs(&self, bytes: &mut [u8], base: usize, start: usize) {
+        let mut all = ArrayVec::<Move, EDITS_MAX>::new();
+        all.extend(self.moves(base, start).map(|(kept, _)| kept));
+        let mut rest = all.as_slice();
         while let Some((first, others)) = rest.split_first() {
             if first.dst <= first.src {
                 // Toward the headroom: what it may overwrite lies before it and has moved already.
@@ -358,13 +407,9 @@ impl EditList {
                 rest = behind;
             }
         }
-        for (edit, kept) in self.edits.iter().zip(&moves) {
-            let at = kept.dst + kept.len;
-            let text = &self.text[usize::from(edit.text_start)..usize::from(edit.text_end)];
-            bytes[at..at + text.len()].copy_from_slice(text);
+        for (kept, text) in self.moves(base, start) {
+            kept.write_behind(bytes, text);
         }
-        buffer.set_start(start);
-        Ok(())
     }
 
     fn text_len(&self) -> u16 {
@@ -389,6 +434,12 @@ impl Move {
         if self.src != self.dst {
             bytes.copy_within(self.src..self.src + self.len, self.dst);
         }
+    }
+
+    #[inline]
+    fn write_behind(&self, bytes: &mut [u8], text: &[u8]) {
+        let at = self.dst + self.len;
+        bytes[at..at + text.len()].copy_from_slice(text);
     }
 }
 

@@ -54,6 +54,7 @@ pub use buffer::{Buffer, NoRoom};
 pub use checksum::Sum;
 pub use edit::{EditError, EditList, SAVED_EDITS_LEN_MAX};
 pub use ethernet::MacAddress;
+pub(crate) use text::Short;
 pub use text::{Text, Writer};
 pub use vlan::{Tag, Tags};
 

@@ -85,7 +85,7 @@ impl<'a> Lines<'a> {
                 && u16::from_le_bytes(pair) == CRLF
             {
                 self.controls &= self.controls.wrapping_sub(1);
-                self.carry = bit as u64 / 63;
+                self.carry = u64::from(bit == BLOCK_LEN - 1);
                 return Some(LineEnd {
                     text: found,
                     next: found + 2,
