@@ -13,6 +13,9 @@ use std::path::Path;
 use fixture::*;
 use invariants::Invariants;
 use proptest::prelude::*;
+use viaduct::net::{Flow, ListenerIndex};
+use viaduct::packet::Buffer;
+use viaduct::verdict::Verdict;
 
 /// Seeds: the torture messages, and messages of ours in both directions.
 fn seeds() -> Vec<Vec<u8>> {
@@ -142,4 +145,98 @@ fn every_seed_keeps_the_invariants_from_every_sender() {
             invariants.check(sender, &seed);
         }
     }
+}
+
+/// A batch decided with each next message read ahead, as the data path does it, and one by one: the
+/// same verdicts, flows and bytes. What is decided about need not be what was read.
+#[test]
+fn reading_ahead_changes_no_decision() {
+    let seeds = seeds();
+    let (mut plain, mut ahead) = (Lab::new(ONE_ARMED), Lab::new(ONE_ARMED));
+    let mut places = 0;
+    let local = plain.plan.listeners()[0].address;
+    let messages: Vec<(Vec<u8>, Flow)> = (0..3 * seeds.len())
+        .map(|number| {
+            let from = [CLIENT, SERVERS[0], "198.18.100.7:5060"][number % 3];
+            let flow = Flow {
+                listener: ListenerIndex(0),
+                local,
+                peer: from.parse().unwrap(),
+            };
+            (
+                [&[0; ROOM], &seeds[number % seeds.len()][..]].concat(),
+                flow,
+            )
+        })
+        .collect();
+    let mut frames: Vec<Vec<u8>> = messages.iter().map(|(frame, _)| frame.clone()).collect();
+    for (number, (message, flow)) in messages.iter().enumerate() {
+        let expected = decide(&mut plain, &mut message.clone(), *flow);
+        if let Some((_, flow)) = messages.get(number + 1) {
+            let next = &frames[number + 1][ROOM..];
+            let found = ahead.forwarders[0].look_ahead(&ahead.plan, next, flow);
+            places += usize::from(found.is_some());
+        }
+        if number % 7 == 0 {
+            // The frame is another one after all: its note must not be taken for this one.
+            ahead.forwarders[0].forget_ahead();
+            frames[number] = message.clone();
+        }
+        let got = decide(&mut ahead, &mut frames[number], *flow);
+        assert_eq!(got, expected, "message {number}");
+    }
+    assert!(places > seeds.len(), "nothing was read ahead");
+}
+
+/// What was read ahead is not read again: the decision is about what stood there then.
+#[test]
+fn what_was_read_ahead_is_read_once() {
+    let mut lab = Lab::new(ONE_ARMED);
+    let flow = Flow {
+        listener: ListenerIndex(0),
+        local: lab.plan.listeners()[0].address,
+        peer: CLIENT.parse().unwrap(),
+    };
+    let framed = |call_id| [&[0; ROOM], &invite(call_id, "z9hG4bK1")[..]].concat();
+    let (mut first, mut second) = (framed("call-one"), framed("call-two"));
+    let forwarder = &mut lab.forwarders[0];
+    assert!(
+        forwarder
+            .look_ahead(&lab.plan, &first[ROOM..], &flow)
+            .is_some()
+    );
+    assert!(
+        forwarder
+            .look_ahead(&lab.plan, &second[ROOM..], &flow)
+            .is_some()
+    );
+    // Nobody does this; it shows which reading counts.
+    for frame in [&mut first, &mut second] {
+        frame[ROOM..ROOM + 6].copy_from_slice(b"\0\0\0\0\0\0");
+    }
+    for frame in [&mut first, &mut second] {
+        let ((verdict, _), _) = decide(&mut lab, frame, flow);
+        assert_eq!(verdict, Verdict::Transmit);
+    }
+    // Once only.
+    let mut again = framed("call-three");
+    assert!(
+        lab.forwarders[0]
+            .look_ahead(&lab.plan, &again[ROOM..], &flow)
+            .is_some()
+    );
+    again[ROOM..ROOM + 6].copy_from_slice(b"\0\0\0\0\0\0");
+    lab.forwarders[0].forget_ahead();
+    let ((verdict, _), _) = decide(&mut lab, &mut again, flow);
+    assert!(matches!(verdict, Verdict::Drop(_)), "{verdict:?}");
+}
+
+/// Room in front of a message for what it grows by.
+const ROOM: usize = 1024;
+
+fn decide(lab: &mut Lab, frame: &mut [u8], mut flow: Flow) -> ((Verdict, Vec<u8>), Flow) {
+    let end = frame.len();
+    let mut buffer = Buffer::new(frame, ROOM, end);
+    let verdict = lab.forwarders[0].decide(&lab.plan, &mut buffer, &mut flow, lab.now);
+    ((verdict, buffer.payload().to_vec()), flow)
 }

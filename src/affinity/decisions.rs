@@ -271,10 +271,19 @@ impl Decisions {
         self.sets.len() * WAYS
     }
 
+    #[inline]
     fn set(&self, call_id: CallIdHash) -> Option<&[Place; WAYS]> {
         let low = call_id.0 & u64::from(u32::MAX);
         let index = (low * self.sets.len() as u64) >> 32;
         self.sets.get(usize::try_from(index).ok()?)
+    }
+
+    /// Where the decision for a Call-ID lies if there is one, or will: memory to ask for before it is
+    /// looked at.
+    #[inline]
+    pub fn place(&self, call_id: CallIdHash) -> core::ops::Range<*const u8> {
+        let set = self.set(call_id).map_or(&[][..], |set| set).as_ptr_range();
+        set.start.cast()..set.end.cast()
     }
 
     /// Remembers a decision in the place of an earlier one for this passage of the call, or of the

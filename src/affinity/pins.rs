@@ -342,6 +342,13 @@ impl Pins {
         &self.buckets[usize::try_from(index).unwrap_or(0)]
     }
 
+    /// Where the pin of a Call-ID lies if there is one: memory to ask for before it is looked at.
+    #[inline]
+    pub fn place(&self, call_id: CallIdHash) -> core::ops::Range<*const u8> {
+        let bucket = core::slice::from_ref(self.bucket(call_id)).as_ptr_range();
+        bucket.start.cast()..bucket.end.cast()
+    }
+
     /// The pin of a Call-ID. Changes nothing: for CANCEL and ACK, which belong to a transaction
     /// that is there already, and for looking.
     #[inline]
@@ -508,26 +515,26 @@ fn answered(value: Value, transaction: Transaction, status: u16, now: Instant) -
     }
 }
 
-/// The slot that a new pin takes, and what is in it now.
+/// The slot that a new pin takes, and what is in it now: the first that nothing lives in, else the
+/// oldest of the pins that may go.
 fn victim(bucket: &Bucket, now: Instant) -> Option<(usize, Value)> {
-    bucket
-        .values
-        .iter()
-        .map(|slot| Value(slot.load(Ordering::Relaxed)))
-        .enumerate()
-        .filter_map(|(index, value)| {
-            let rank = match value.phase() {
-                Phase::Busy | Phase::Tentative => return None,
-                _ if !value.is_live(now) => 0,
-                Phase::Unanswered => 1,
-                Phase::Finished => 2,
-                _ => return None,
-            };
-            // The oldest is the one nearest to its end.
-            Some(((rank, value.remaining(now)), index, value))
-        })
-        .min_by_key(|(order, ..)| *order)
-        .map(|(_, index, value)| (index, value))
+    let mut oldest: Option<((u8, u64), usize, Value)> = None;
+    for (index, slot) in bucket.values.iter().enumerate() {
+        let value = Value(slot.load(Ordering::Relaxed));
+        let rank = match value.phase() {
+            Phase::Busy | Phase::Tentative => continue,
+            _ if !value.is_live(now) => return Some((index, value)),
+            Phase::Unanswered => 1,
+            Phase::Finished => 2,
+            _ => continue,
+        };
+        // The oldest is the one nearest to its end.
+        let order = (rank, value.remaining(now));
+        if oldest.is_none_or(|(least, ..)| order < least) {
+            oldest = Some((order, index, value));
+        }
+    }
+    oldest.map(|(_, index, value)| (index, value))
 }
 
 /// One attempt to put `live` into a slot. True if it is there and the only one of its key.

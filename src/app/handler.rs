@@ -11,6 +11,7 @@ use crate::datapath::{Batch, Handler, Out, Packet};
 use crate::net::Flow;
 use crate::proxy::{Outbox, Proxy};
 use crate::route::Plan;
+use crate::sys::memory;
 use crate::time::{Duration, Instant};
 use crate::verdict::{DropReason, Verdict};
 
@@ -62,7 +63,15 @@ impl Handler for SipHandler {
             .reporter
             .as_mut()
             .filter(|reporter| reporter.is_wanted());
-        for mut packet in batch.drain(..) {
+        let mut packets = batch.drain(..);
+        let mut next = packets.next();
+        while let Some(mut packet) = core::mem::replace(&mut next, packets.next()) {
+            // What the next decision looks into comes from memory while this one is made.
+            if let Some(next) = &next
+                && let Some(places) = self.proxy.look_ahead(plan, next.payload(), &next.flow)
+            {
+                places.into_iter().for_each(memory::prefetch);
+            }
             if observed {
                 self.observer.received(&packet);
             }
@@ -107,6 +116,7 @@ impl Handler for SipHandler {
                 }
             }
         }
+        self.proxy.forget_ahead();
         if let Some(deadline) = self.proxy.next_deadline() {
             out.wake_at(deadline);
         }

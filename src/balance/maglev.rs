@@ -63,6 +63,20 @@ impl Maglev {
         self.entries.is_empty()
     }
 
+    /// Where the entry of a key lies: memory to ask for before it is looked at.
+    #[inline]
+    pub fn place(&self, key: AffinityKey) -> core::ops::Range<*const u8> {
+        let entry = self.entries.get(self.index(key)..).unwrap_or_default();
+        let entry = entry.get(..1).unwrap_or_default().as_ptr_range();
+        entry.start.cast()..entry.end.cast()
+    }
+
+    #[inline]
+    fn index(&self, key: AffinityKey) -> usize {
+        let index = (u128::from(key.0) * self.entries.len() as u128) >> 64;
+        usize::try_from(index).unwrap_or(usize::MAX)
+    }
+
     /// The servers of all entries, in order.
     pub fn entries(&self) -> impl Iterator<Item = ServerIndex> {
         self.entries.iter().map(|slot| ServerIndex(*slot))
@@ -72,8 +86,7 @@ impl Maglev {
 impl StatelessSelect for Maglev {
     #[inline]
     fn select(&self, key: AffinityKey) -> Option<ServerIndex> {
-        let index = (u128::from(key.0) * self.entries.len() as u128) >> 64;
-        let slot = self.entries.get(usize::try_from(index).ok()?)?;
+        let slot = self.entries.get(self.index(key))?;
         Some(ServerIndex(*slot))
     }
 }

@@ -248,13 +248,15 @@ impl Links {
         link.stirred = true;
         metrics.xdp_in.add(count as u64);
         let (ifindex, partial) = (link.ifindex, link.partial);
-        for frame in received.iter().take(PREFETCH_AHEAD) {
-            frame.prefetch();
-        }
+        let prefetch = |frame: &Frame| match RAW {
+            true => frame.prefetch(),
+            false => frame.prefetch_whole(PREFETCH_HEADROOM),
+        };
+        received.iter().take(PREFETCH_AHEAD).for_each(prefetch);
         let mut rest = received.into_iter();
         while let Some(mut frame) = rest.next() {
             if let Some(ahead) = rest.as_slice().get(PREFETCH_AHEAD - 1) {
-                ahead.prefetch();
+                prefetch(ahead);
             }
             let flow = if RAW {
                 Ok(NO_FLOW)
@@ -401,8 +403,12 @@ impl Links {
     }
 }
 
-/// Frames whose first lines are on their way to the cache while one is taken apart.
+/// Frames that are on their way to the cache while one is taken apart. In copy mode another core has
+/// written them; in raw mode nobody reads more than their first lines.
 const PREFETCH_AHEAD: usize = 3;
+
+/// Bytes in front of a frame that come with it: as much as our rows and marks make an INVITE grow.
+const PREFETCH_HEADROOM: usize = 320;
 
 /// The listeners by their bound addresses.
 struct Locals(Vec<Local>);

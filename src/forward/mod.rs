@@ -47,7 +47,10 @@ mod unreachable;
 mod validate;
 mod via;
 
+use core::ops::Range;
 use std::sync::Arc;
+
+use arrayvec::ArrayVec;
 
 use self::admission::Admission;
 pub use self::admission::Signals;
@@ -65,20 +68,25 @@ pub use self::shared::Shared;
 use self::throttle::Throttles;
 pub use self::unreachable::Undelivered;
 use crate::affinity::{CallIdHash, Decisions, Keys, Mode, MovedFlows, Pins};
-use crate::balance::Board;
+use crate::balance::{AffinityKey, Board};
 use crate::metrics::WorkerMetrics;
 use crate::net::{Flow, IpAddr, ListenerIndex, ServerIndex, WorkerIndex};
 use crate::packet::{Buffer, EditList};
 use crate::route::{Direction, Plan};
-use crate::sip::{Kind, Message, Method, Noise, ParseError, classify_noise};
+use crate::sip::{HeaderName, Kind, Message, Method, Noise, ParseError, classify_noise};
 use crate::time::Instant;
 use crate::verdict::{DropReason, Verdict};
+
+/// Memory that a decision will look into.
+pub type Places = ArrayVec<Range<*const u8>, 3>;
 
 /// The stateless forwarder of one worker: what it reuses from message to message.
 #[derive(Debug)]
 pub struct Forwarder {
     pub(crate) base: Base,
     pub(crate) message: Box<Message>,
+    /// The message being decided about and the one after it, in turn.
+    ahead: [Ahead; 2],
     pub(crate) edits: Box<EditList>,
     pub(crate) routes: Box<RouteSet>,
     pub(crate) answers: Answers,
@@ -166,9 +174,7 @@ impl Base {
             bytes,
             flow,
             direction: plan.direction(flow.listener, flow.peer.ip()),
-            call_id: plan
-                .keys()
-                .call_id_hash(message.call_id().unwrap_or_default().of(bytes)),
+            call_id: call_id_hash(plan, message, bytes),
             worker: self.worker,
             workers: self.workers,
             course: Course::STATELESS,
@@ -208,6 +214,7 @@ impl Forwarder {
                 admission: Admission::new(),
             },
             message: Box::new(Message::new()),
+            ahead: Default::default(),
             edits: Box::new(EditList::new()),
             routes: Box::default(),
             answers: Answers::new(),
@@ -273,6 +280,71 @@ impl Forwarder {
         bytes: &[u8],
         flow: &Flow,
     ) -> Result<Result<(), ParseError>, DropReason> {
+        for ahead in &mut self.ahead {
+            if let Some(parsed) = ahead.take(bytes) {
+                core::mem::swap(&mut self.message, &mut ahead.message);
+                return Ok(parsed);
+            }
+        }
+        Self::check_noise(plan, bytes, flow)?;
+        Ok(self.message.parse(bytes))
+    }
+
+    /// Reads the datagram that the next decision will be about, while there is time: the decision
+    /// then finds it read. Returns the memory that it will look into, to be asked for.
+    ///
+    /// To be called before the decision about the message in front of it, as that takes time. The
+    /// bytes must not change until then; [`forget_ahead`](Self::forget_ahead) ends the batch. Whatever
+    /// else is decided about is read as always.
+    pub fn look_ahead(&mut self, plan: &Plan, bytes: &[u8], flow: &Flow) -> Option<Places> {
+        // The other one is of the message that is decided about first.
+        self.ahead.swap(0, 1);
+        let [ahead, _] = &mut self.ahead;
+        ahead.forget();
+        Self::check_noise(plan, bytes, flow).ok()?;
+        let message = &mut *ahead.message;
+        let parsed = message.parse(bytes);
+        let call_id = message.call_id();
+        if let Some(call_id) = call_id {
+            let hash = plan.keys().call_id_hash(call_id.of(bytes));
+            message.note_call_id_hash(hash.0);
+        }
+        // A request inside a dialog has its token, which is a matter of the bytes alone.
+        let hash = message.call_id_hash();
+        let hash = hash.filter(|_| !message.has(HeaderName::Route));
+        let kind = message.kind();
+        ahead.note(bytes, parsed);
+        Some(self.places(plan, kind, CallIdHash(hash?)))
+    }
+
+    /// Forgets what was read ahead: the memory it stood in may hold something else from now on.
+    #[inline]
+    pub fn forget_ahead(&mut self) {
+        self.ahead.iter_mut().for_each(Ahead::forget);
+    }
+
+    /// The memory that a decision about a Call-ID looks into.
+    fn places(&self, plan: &Plan, kind: Kind, call_id: CallIdHash) -> Places {
+        let mut places = Places::new();
+        if plan.rules.pins {
+            // The lower half of a pin's key, which tells the place, is the Call-ID's.
+            places.push(self.base.pins.place(call_id));
+        }
+        if kind == Kind::Request {
+            places.push(self.base.shared.decisions.place(call_id));
+            // With several pools the rule tells which, and that takes a decision.
+            if let [pool] = plan.pools()
+                && let Some(table) = pool.table()
+            {
+                places.push(table.place(AffinityKey(call_id.0)));
+            }
+        }
+        places
+    }
+
+    /// What may be no message for us, before it is read.
+    #[inline]
+    fn check_noise(plan: &Plan, bytes: &[u8], flow: &Flow) -> Result<(), DropReason> {
         // The steering program has looked already; what came another way it has not seen.
         if !plan.admits(flow.listener, flow.peer.ip()) {
             return Err(DropReason::SourceDenied);
@@ -284,7 +356,7 @@ impl Forwarder {
                 Noise::SigComp => DropReason::SigComp,
             });
         }
-        Ok(self.message.parse(bytes))
+        Ok(())
     }
 
     /// Answers the message read last in its place, with a transaction behind it: no rate limit.
@@ -392,6 +464,53 @@ impl Forwarder {
         match self.answers.compose(&context, rejection, status) {
             Ok(answer) => answer.put(status, metrics, buffer, flow),
             Err(reason) => Verdict::Drop(reason),
+        }
+    }
+}
+
+/// A message read before its turn.
+#[derive(Debug, Default)]
+struct Ahead {
+    message: Box<Message>,
+    /// Where its bytes stand, and what reading them said; `None` when there is none.
+    read: Option<(Range<usize>, Result<(), ParseError>)>,
+}
+
+impl Ahead {
+    fn place(bytes: &[u8]) -> Range<usize> {
+        let Range { start, end } = bytes.as_ptr_range();
+        start.addr()..end.addr()
+    }
+
+    #[inline]
+    fn forget(&mut self) {
+        self.read = None;
+    }
+
+    #[inline]
+    fn note(&mut self, bytes: &[u8], parsed: Result<(), ParseError>) {
+        self.read = Some((Self::place(bytes), parsed));
+    }
+
+    /// What was said of these bytes, once, if it was they that were read.
+    #[inline]
+    fn take(&mut self, bytes: &[u8]) -> Option<Result<(), ParseError>> {
+        match &self.read {
+            Some((place, _)) if *place == Self::place(bytes) => {}
+            _ => return None,
+        }
+        self.read.take().map(|(_, parsed)| parsed)
+    }
+}
+
+/// The hash of a message's Call-ID, which may have been computed when it was read.
+#[inline]
+fn call_id_hash(plan: &Plan, message: &Message, bytes: &[u8]) -> CallIdHash {
+    match message.call_id_hash() {
+        Some(hash) => CallIdHash(hash),
+        None => {
+            let call_id = message.call_id().unwrap_or_default();
+            plan.keys().call_id_hash(call_id.of(bytes))
         }
     }
 }

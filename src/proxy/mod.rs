@@ -53,7 +53,9 @@ use self::scene::Scene;
 use crate::affinity::{Mode, home_worker};
 use crate::balance::{Board, CallLeases};
 use crate::config::Transactions;
-use crate::forward::{Base, Course, Decision, Forwarder, OwnVia, Rejection, Reply, Signals};
+use crate::forward::{
+    Base, Course, Decision, Forwarder, OwnVia, Places, Rejection, Reply, Signals,
+};
 use crate::journal::CallJournal;
 use crate::limits::{CALL_LEASES_MAX, SWEEP_STEP};
 use crate::net::{Flow, WorkerIndex};
@@ -190,6 +192,18 @@ impl Proxy {
     /// Timers that are armed.
     pub fn armed_timers(&self) -> u32 {
         self.wheel.armed()
+    }
+
+    /// As [`Forwarder::forget_ahead`].
+    #[inline]
+    pub fn forget_ahead(&mut self) {
+        self.forwarder.forget_ahead();
+    }
+
+    /// Reads the datagram that comes next, as [`Forwarder::look_ahead`].
+    #[inline]
+    pub fn look_ahead(&mut self, plan: &Plan, bytes: &[u8], flow: &Flow) -> Option<Places> {
+        self.forwarder.look_ahead(plan, bytes, flow)
     }
 
     /// Decides about one datagram.

@@ -184,6 +184,19 @@ impl Frame {
             prefetch_line(start.wrapping_add(self.start() + line * LINE));
         }
     }
+
+    /// Asks the CPU for all of the data, and for `headroom` bytes in front of it, where a message
+    /// that grows is written: a store that misses holds up those behind it.
+    #[inline]
+    pub fn prefetch_whole(&self, headroom: usize) {
+        const LINE: usize = 64;
+        let chunk = self.umem.chunk_pointer(self.chunk).as_ptr();
+        let mut at = self.start().saturating_sub(headroom) / LINE * LINE;
+        while at < self.end() {
+            prefetch_line(chunk.wrapping_add(at));
+            at += LINE;
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -61,6 +61,7 @@ impl Message {
         self.line = StartLine::EMPTY;
         self.top_via = None;
         self.call_id = None;
+        self.call_id_hash = None;
         self.cseq = None;
         self.from_tag = None;
         self.to_tag = None;

@@ -62,6 +62,7 @@ pub struct Message {
     line: StartLine,
     top_via: Option<Via>,
     call_id: Option<Span>,
+    call_id_hash: Option<u64>,
     cseq: Option<CSeq>,
     from_tag: Option<Span>,
     to_tag: Option<Span>,
@@ -90,6 +91,7 @@ impl Message {
             line: StartLine::EMPTY,
             top_via: None,
             call_id: None,
+            call_id_hash: None,
             cseq: None,
             from_tag: None,
             to_tag: None,
@@ -223,6 +225,19 @@ impl Message {
     #[inline]
     pub fn call_id(&self) -> Option<Span> {
         self.call_id
+    }
+
+    /// What [`note_call_id_hash`](Self::note_call_id_hash) was told of this message.
+    #[inline]
+    pub fn call_id_hash(&self) -> Option<u64> {
+        self.call_id_hash
+    }
+
+    /// Keeps a hash of the Call-ID beside the index, for whoever needs it again. The next parse
+    /// forgets it.
+    #[inline]
+    pub fn note_call_id_hash(&mut self, hash: u64) {
+        self.call_id_hash = Some(hash);
     }
 
     /// The CSeq.
