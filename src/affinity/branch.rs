@@ -108,6 +108,14 @@ impl Branch {
         Some(branch)
     }
 
+    /// The same with other marks.
+    #[must_use]
+    pub fn marked(mut self, mode: Mode, attempt: u8) -> Self {
+        self.text[7] = mode.character();
+        self.text[8] = base32::digit(attempt);
+        self
+    }
+
     /// Whether a transaction stands behind it.
     pub fn mode(&self) -> Mode {
         if self.text[7] == Mode::Stateful.character() {

@@ -67,7 +67,7 @@ pub(crate) use self::route_set::RouteSet;
 pub use self::shared::Shared;
 use self::throttle::Throttles;
 pub use self::unreachable::Undelivered;
-use crate::affinity::{CallIdHash, Decisions, Keys, Mode, MovedFlows, Pins};
+use crate::affinity::{Branch, CallIdHash, Decisions, Keys, Mode, MovedFlows, Pin, Pins};
 use crate::balance::{AffinityKey, Board};
 use crate::metrics::WorkerMetrics;
 use crate::net::{Flow, IpAddr, ListenerIndex, ServerIndex, WorkerIndex};
@@ -117,6 +117,16 @@ pub(crate) struct Course {
     /// The branch is that of a transaction which is not here: a CANCEL whose INVITE a crash took
     /// (RFC 3261 §16.10). Its responses are forwarded by what their `Via` says.
     pub(crate) passing: bool,
+    /// What has been found out already.
+    pub(crate) known: Option<Known>,
+}
+
+/// What the look for a request's transaction has found out, not to be computed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// Our branch, whatever its marks.
+    pub(crate) branch: Branch,
+    pub(crate) pin: Option<Pin>,
 }
 
 impl Course {
@@ -126,7 +136,17 @@ impl Course {
         attempt: 0,
         server: None,
         passing: false,
+        known: None,
     };
+
+    /// The first try of a transaction.
+    pub(crate) fn stateful(known: Known) -> Self {
+        Self {
+            mode: Mode::Stateful,
+            known: Some(known),
+            ..Self::STATELESS
+        }
+    }
 }
 
 /// One request, and everything its decision may read.

@@ -367,9 +367,10 @@ impl Context<'_> {
 
     /// The pin of this Call-ID on this passage.
     pub(crate) fn pin(&self) -> Option<Pin> {
-        match self.plan.rules.pins {
-            true => self.pins.find(self.pin_key(), self.now),
-            false => None,
+        match (self.course.known, self.plan.rules.pins) {
+            (Some(known), _) => known.pin,
+            (None, true) => self.pins.find(self.pin_key(), self.now),
+            (None, false) => None,
         }
     }
 

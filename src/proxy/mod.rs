@@ -20,6 +20,7 @@
 //! | `desk` | stored messages, laid out again |
 //! | `scene` | what machines ask for: sending, keeping, arming (§17) |
 //! | `server` | requests, timers, unreachable servers (§16.8 to §16.10, §17.2) |
+//! | `timers` | what is due, servers that have gone down |
 //! | `journal` | the call log's record of an INVITE |
 //! | `client` | responses, the best of them, CANCEL, another server (§16.7, §17.1) |
 //! | `probe` | OPTIONS to servers, §11 |
@@ -39,6 +40,7 @@ mod server;
 mod tests;
 #[cfg(test)]
 mod tests_unreachable;
+mod timers;
 
 use std::sync::Arc;
 
@@ -54,22 +56,19 @@ use crate::affinity::{Mode, home_worker};
 use crate::balance::{Board, CallLeases};
 use crate::config::Transactions;
 use crate::forward::{
-    Base, Course, Decision, Forwarder, OwnVia, Places, Rejection, Reply, Signals,
+    Base, Course, Decision, Forwarder, Known, OwnVia, Places, Rejection, Reply, Signals,
 };
 use crate::journal::CallJournal;
-use crate::limits::{CALL_LEASES_MAX, SWEEP_STEP};
+use crate::limits::CALL_LEASES_MAX;
 use crate::net::{Flow, WorkerIndex};
 use crate::packet::Buffer;
 use crate::route::Plan;
 use crate::sip::{Kind, Method, ParseError};
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::transaction::machine::{invite_server, non_invite_server};
 use crate::transaction::store::{Blobs, Handle, Index, Slab};
 use crate::transaction::wheel::Wheel;
 use crate::verdict::{DropReason, Verdict};
-
-/// How often the plan is looked at for servers that have gone down.
-const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Room for the transactions of one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +98,18 @@ impl Room {
         message_bytes: 0,
         rescue: false,
     };
+}
+
+/// What a request is to the transactions of a worker.
+enum Place {
+    /// It has a record.
+    Known(Handle),
+    /// It gets one.
+    New(Known),
+    /// It has none and is forwarded so.
+    None(Course),
+    /// The worker that its transaction is at.
+    Elsewhere(WorkerIndex),
 }
 
 /// The proxy of one worker.
@@ -253,7 +264,28 @@ impl Proxy {
         now: Instant,
         out: &mut dyn Outbox,
     ) -> Verdict {
-        let method = self.forwarder.message.method();
+        let mut course = Course::STATELESS;
+        if parsed.is_ok() {
+            match self.place_of(plan, buffer.payload(), *flow, now) {
+                Place::Elsewhere(home) => return Verdict::HandOver(home),
+                Place::New(branch) => return self.open(branch, plan, buffer, flow, now, out),
+                Place::Known(handle) => {
+                    let verdict = self.on_known_request(handle, plan, buffer, flow, now, out);
+                    if let Some(verdict) = verdict {
+                        return verdict;
+                    }
+                }
+                Place::None(of) => course = of,
+            }
+        }
+        self.forwarder
+            .on_request(parsed, course, plan, buffer, flow, now)
+    }
+
+    /// What the request read last is to the transactions here.
+    fn place_of(&self, plan: &Plan, bytes: &[u8], flow: Flow, now: Instant) -> Place {
+        let Forwarder { base, message, .. } = &self.forwarder;
+        let method = message.method();
         let follows = matches!(method, Method::Ack | Method::Cancel);
         let ruled = match follows {
             true => Method::Invite,
@@ -265,76 +297,54 @@ impl Proxy {
                 .is_some_and(|listener| listener.is_stateful(ruled as usize));
         // What was begun with a transaction ends with it, whatever the configuration says by now.
         let concerns = stateful || (ruled == Method::Invite && !self.records.is_empty());
-        let via = self.forwarder.message.top_via();
-        let (true, Ok(()), Some(via)) = (concerns, parsed, via) else {
-            return self
-                .forwarder
-                .on_request(parsed, Course::STATELESS, plan, buffer, flow, now);
+        let (true, Some(via)) = (concerns, message.top_via()) else {
+            return Place::None(Course::STATELESS);
         };
-        let base = &self.forwarder.base;
-        let course = Course {
-            mode: Mode::Stateful,
-            ..Course::STATELESS
-        };
-        let context = base
-            .context(plan, &self.forwarder.message, buffer.payload(), *flow, now)
-            .on(course);
+        let context = base.context(plan, message, bytes, flow, now);
         let home = home_worker(context.call_id, base.workers);
         if home != base.worker {
-            return Verdict::HandOver(home);
+            return Place::Elsewhere(home);
         }
-        let key = context.branch(via).hash();
-        if let Some(handle) = self.index.find(key)
+        let branch = context.branch(via);
+        if let Some(handle) = self.index.find(branch.hash())
             && let Some(record) = self.records.at(handle)
             && (record.method == method || (follows && record.method == Method::Invite))
         {
-            base.metrics.requests[method as usize].increment();
-            let verdict = self.on_known_request(handle, method, plan, buffer, flow, now, out);
-            if let Some(verdict) = verdict {
-                return verdict;
-            }
-            // The ACK of a 2xx goes on to the server.
-            return self
-                .forwarder
-                .on_request(parsed, Course::STATELESS, plan, buffer, flow, now);
+            return Place::Known(handle);
         }
+        let known = Known {
+            branch,
+            pin: context.pin(),
+        };
         // RFC 3261 §16.11: who has begun a transaction without state goes on so.
-        let begun = context.pin().filter(|pin| pin.is_of(context.cseq()));
+        let begun = known.pin.filter(|pin| pin.is_of(context.cseq()));
         let stateless = begun.is_some_and(|pin| pin.mode == Mode::Stateless);
-        if !stateful || stateless {
-            return self
-                .forwarder
-                .on_request(parsed, Course::STATELESS, plan, buffer, flow, now);
-        }
-        if follows {
+        match stateful && !stateless {
+            true if !follows => Place::New(known),
             // RFC 3261 §16.10: without its transaction a CANCEL is forwarded statelessly, on the
             // branch that the INVITE had at first.
-            let course = Course {
+            true => Place::None(Course {
                 passing: true,
-                ..course
-            };
-            return self
-                .forwarder
-                .on_request(parsed, course, plan, buffer, flow, now);
+                ..Course::stateful(known)
+            }),
+            false => Place::None(Course {
+                known: Some(known),
+                ..Course::STATELESS
+            }),
         }
-        self.open(key, course, plan, buffer, flow, now, out)
     }
 
     /// A request of a record that is there; `None` if it is not for us.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one event with all that it may touch"
-    )]
     fn on_known_request(
         &mut self,
         handle: Handle,
-        method: Method,
         plan: &Plan,
         buffer: &mut Buffer<'_>,
         flow: &mut Flow,
         now: Instant,
         out: &mut dyn Outbox,
     ) -> Option<Verdict> {
+        let method = self.forwarder.message.method();
         let (record, mut scene) = self.scene(handle, plan, now, out)?;
         let verdict = match method {
             Method::Ack => scene.on_ack(record),
@@ -342,18 +352,17 @@ impl Proxy {
             _ => Some(scene.on_request_again(record)),
         };
         self.settle(handle, plan, now, out);
+        // The ACK of a 2xx goes on to the server, and is counted there.
+        if verdict.is_some() {
+            self.forwarder.base.metrics.requests[method as usize].increment();
+        }
         verdict
     }
 
     /// A new request that gets a transaction.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one event with all that it may touch"
-    )]
     fn open(
         &mut self,
-        key: u128,
-        course: Course,
+        known: Known,
         plan: &Plan,
         buffer: &mut Buffer<'_>,
         flow: &mut Flow,
@@ -370,7 +379,7 @@ impl Proxy {
         let method = message.method();
         let context = base
             .context(plan, message, buffer.payload(), *flow, now)
-            .on(course);
+            .on(Course::stateful(known));
         let Some(via) = message.top_via() else {
             return Verdict::Drop(DropReason::Malformed);
         };
@@ -404,6 +413,7 @@ impl Proxy {
                 .forwarder
                 .reject(Rejection::Full, plan, buffer, flow, now);
         };
+        let key = known.branch.hash();
         let record = Record {
             key,
             method,
@@ -566,60 +576,6 @@ impl Proxy {
             Mode::Stateful if next != worker => Verdict::HandOver(next),
             Mode::Stateful | Mode::Stateless => Verdict::Drop(DropReason::Unreachable),
         }
-    }
-
-    /// Runs what is due; returns when something is due next.
-    pub fn on_timer(&mut self, plan: &Plan, now: Instant, out: &mut dyn Outbox) -> Option<Instant> {
-        while let Some(place) = self.wheel.pop_due(now) {
-            let Some(handle) = self.records.handle_of(place) else {
-                continue;
-            };
-            if let Some((record, mut scene)) = self.scene(handle, plan, now, out) {
-                scene.on_due(record);
-            }
-            self.settle(handle, plan, now, out);
-        }
-        self.watch_servers(plan, now, out);
-        self.probes.on_timer(plan, &self.board, now, out);
-        // A changed plan wakes nobody; who has transactions looks for one.
-        let watch = (!self.records.is_empty()).then(|| now + WATCH_INTERVAL);
-        let calls = self.tend_calls(now);
-        let due = self.next_deadline();
-        due.into_iter().chain(watch).chain(calls).min()
-    }
-
-    /// When something is due next of the transactions.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        match self.sweep {
-            Some(_) => Some(Instant::ZERO),
-            None => {
-                let deadlines = [self.wheel.next_deadline(), self.probes.next_deadline()];
-                deadlines.into_iter().flatten().min()
-            }
-        }
-    }
-
-    /// Looks for servers that have gone down since, and then at the records, some at a time.
-    fn watch_servers(&mut self, plan: &Plan, now: Instant, out: &mut dyn Outbox) {
-        let down = plan.down_servers();
-        if down != self.down {
-            self.down = down;
-            if down != 0 && !self.records.is_empty() {
-                self.sweep = Some(0);
-            }
-        }
-        let Some(from) = self.sweep else { return };
-        let until = from.saturating_add(SWEEP_STEP).min(self.records.capacity());
-        for place in from..until {
-            let Some(handle) = self.records.handle_of(place) else {
-                continue;
-            };
-            if let Some((record, mut scene)) = self.scene(handle, plan, now, out) {
-                scene.on_server_down(record);
-            }
-            self.settle(handle, plan, now, out);
-        }
-        self.sweep = (until < self.records.capacity()).then_some(until);
     }
 
     /// Whether the last message was a 2xx to an INVITE or a REGISTER.

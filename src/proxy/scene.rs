@@ -369,7 +369,7 @@ impl<'a> Scene<'a> {
                 mode: Mode::Stateful,
                 attempt: number,
                 server: Some(server),
-                passing: false,
+                ..Course::STATELESS
             });
         self.forwarder.edits.clear();
         let decision = context.forward(&mut self.forwarder.edits, &mut self.forwarder.routes);
