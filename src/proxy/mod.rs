@@ -465,7 +465,8 @@ impl Proxy {
         };
         let added = scene.add_attempt(record, &forwarding);
         if added {
-            scene.begin(record);
+            let request = buffer.payload().get(..forwarding.end).unwrap_or_default();
+            scene.begin(record, request);
         }
         let applied = match added {
             true => forwarding.apply(&self.forwarder.edits, buffer),
@@ -500,13 +501,17 @@ impl Proxy {
         if answered.is_some() {
             return Verdict::Absorb;
         }
-        let call_id = message.call_id().unwrap_or_default();
-        let call_id = plan.keys().call_id_hash(call_id.of(buffer.payload()));
-        let home = home_worker(call_id, base.workers);
-        if home != base.worker {
-            return Verdict::HandOver(home);
+        // A record is at home; where the message belongs that has none here, its Call-ID tells.
+        let found = self.index.find(own.branch.hash());
+        if found.is_none() {
+            let call_id = message.call_id().unwrap_or_default();
+            let call_id = plan.keys().call_id_hash(call_id.of(buffer.payload()));
+            let home = home_worker(call_id, base.workers);
+            if home != base.worker {
+                return Verdict::HandOver(home);
+            }
         }
-        if let Some(handle) = self.index.find(own.branch.hash())
+        if let Some(handle) = found
             && let Some((record, mut scene)) = self.scene(handle, plan, now, out)
         {
             let verdict = scene.on_response(record, own, buffer, flow);

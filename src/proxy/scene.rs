@@ -174,10 +174,25 @@ impl<'a> Scene<'a> {
         Some(answer.bytes.len())
     }
 
-    /// What a new request begins with: an INVITE gets its 100 (RFC 3261 §17.2.1).
-    pub(super) fn begin(&mut self, record: &mut Record) {
+    /// What a new request begins with: an INVITE gets its 100 (RFC 3261 §17.2.1). `request` is what
+    /// the forwarder has read last: nothing need be laid out and read again.
+    pub(super) fn begin(&mut self, record: &mut Record, request: &[u8]) {
         match record.server {
-            ServerState::Invite(_) => self.send_trying(record),
+            ServerState::Invite(_) => {
+                let way = self.reply_flow(record);
+                let Forwarder {
+                    base,
+                    message,
+                    answers,
+                    ..
+                } = &mut *self.forwarder;
+                let context = base.context(self.plan, message, request, record.flow, self.now);
+                let answer = answers.compose_stateful(&context, 100, Extras::default());
+                if let (Some(way), Ok(answer)) = (way, answer) {
+                    base.metrics.answer(100);
+                    self.out.send(way, answer.bytes);
+                }
+            }
             ServerState::Other(_) => {
                 record.trying = record.after(self.now, Timer::Trying.duration(UDP));
             }
