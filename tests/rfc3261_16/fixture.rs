@@ -41,16 +41,6 @@ pub struct Lab {
 
 impl Lab {
     #[track_caller]
-    pub fn new(config: &str) -> Self {
-        Self::with_workers(config, 1)
-    }
-
-    #[track_caller]
-    pub fn with_workers(config: &str, workers: u8) -> Self {
-        Self::with_pins(config, workers, 4096)
-    }
-
-    #[track_caller]
     pub fn with_pins(config: &str, workers: u8, pins: usize) -> Self {
         let secret = Secret::from_bytes(*b"0123456789abcdefghijklmnopqrstuv").unwrap();
         let keys = Arc::new(Keys::new(&secret));
@@ -82,19 +72,6 @@ impl Lab {
         }
     }
 
-    /// The same keys, pins and server slots with another configuration.
-    #[track_caller]
-    pub fn reload(&mut self, config: &str) {
-        self.plan = plan(config, &mut self.registry, &self.keys);
-    }
-
-    /// The same pins and server slots with other keys: a rotation by reload.
-    #[track_caller]
-    pub fn reload_with(&mut self, config: &str, keys: Keys) {
-        self.keys = Arc::new(keys);
-        self.reload(config);
-    }
-
     /// Another node, or this one after a restart: nothing but secret and configuration in common.
     pub fn restart(&mut self) {
         self.pins = Arc::new(Pins::new(4096));
@@ -113,30 +90,6 @@ impl Lab {
 
     pub fn wait(&mut self, time: Duration) {
         self.now += time;
-    }
-
-    /// A datagram to the first listener.
-    #[track_caller]
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>, from: &str) -> Outcome {
-        let to = self.plan.listeners()[0].address;
-        self.deliver(bytes.as_ref(), from.parse().unwrap(), to)
-    }
-
-    /// A datagram to some address of ours.
-    #[track_caller]
-    pub fn send_to(&mut self, bytes: impl AsRef<[u8]>, from: &str, to: &str) -> Outcome {
-        self.deliver(bytes.as_ref(), from.parse().unwrap(), to.parse().unwrap())
-    }
-
-    /// The answer to something that was sent: from its receiver, to where it came from.
-    #[track_caller]
-    pub fn reply(&mut self, bytes: impl AsRef<[u8]>, to: &Sent) -> Outcome {
-        self.deliver(bytes.as_ref(), to.to, to.from)
-    }
-
-    #[track_caller]
-    pub fn deliver(&mut self, bytes: &[u8], from: SocketAddr, to: SocketAddr) -> Outcome {
-        self.deliver_at(0, bytes, from, to)
     }
 
     /// A datagram that a certain worker reads first.

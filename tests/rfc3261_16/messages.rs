@@ -2,10 +2,61 @@
 //! includes this gives a `Lab` to send them through.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use viaduct::affinity::Keys;
 use viaduct::verdict::DropReason;
 
-use super::Lab;
+use super::{Lab, plan};
+
+impl Lab {
+    #[track_caller]
+    pub fn new(config: &str) -> Self {
+        Self::with_workers(config, 1)
+    }
+
+    #[track_caller]
+    pub fn with_workers(config: &str, workers: u8) -> Self {
+        Self::with_pins(config, workers, 4096)
+    }
+
+    /// The same keys, pins and server slots with another configuration.
+    #[track_caller]
+    pub fn reload(&mut self, config: &str) {
+        self.plan = plan(config, &mut self.registry, &self.keys);
+    }
+
+    /// The same pins and server slots with other keys: a rotation by reload.
+    #[track_caller]
+    pub fn reload_with(&mut self, config: &str, keys: Keys) {
+        self.keys = Arc::new(keys);
+        self.reload(config);
+    }
+
+    /// A datagram to the first listener.
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>, from: &str) -> Outcome {
+        let to = self.plan.listeners()[0].address;
+        self.deliver(bytes.as_ref(), from.parse().unwrap(), to)
+    }
+
+    /// A datagram to some address of ours.
+    #[track_caller]
+    pub fn send_to(&mut self, bytes: impl AsRef<[u8]>, from: &str, to: &str) -> Outcome {
+        self.deliver(bytes.as_ref(), from.parse().unwrap(), to.parse().unwrap())
+    }
+
+    /// The answer to something that was sent: from its receiver, to where it came from.
+    #[track_caller]
+    pub fn reply(&mut self, bytes: impl AsRef<[u8]>, to: &Sent) -> Outcome {
+        self.deliver(bytes.as_ref(), to.to, to.from)
+    }
+
+    #[track_caller]
+    pub fn deliver(&mut self, bytes: &[u8], from: SocketAddr, to: SocketAddr) -> Outcome {
+        self.deliver_at(0, bytes, from, to)
+    }
+}
 
 pub const VIP: &str = "198.18.0.1:5060";
 pub const CLIENT: &str = "198.18.200.7:5060";

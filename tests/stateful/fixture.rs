@@ -70,16 +70,6 @@ pub struct Lab {
 }
 
 impl Lab {
-    #[track_caller]
-    pub fn new(config: &str) -> Self {
-        Self::with_workers(config, 1)
-    }
-
-    #[track_caller]
-    pub fn with_workers(config: &str, workers: u8) -> Self {
-        Self::with_pins(config, workers, 4096)
-    }
-
     /// With transactions for what the configuration says, and no other.
     #[track_caller]
     pub fn as_configured(config: &str) -> Self {
@@ -129,19 +119,6 @@ impl Lab {
             .collect();
     }
 
-    /// The same keys, pins and server slots with another configuration.
-    #[track_caller]
-    pub fn reload(&mut self, config: &str) {
-        self.plan = plan(config, &mut self.registry, &self.keys);
-    }
-
-    /// The same pins and server slots with other keys: a rotation by reload.
-    #[track_caller]
-    pub fn reload_with(&mut self, config: &str, keys: Keys) {
-        self.keys = Arc::new(keys);
-        self.reload(config);
-    }
-
     /// Another node, or this one after a restart: nothing but secret and configuration in common.
     pub fn restart(&mut self) {
         self.pins = Arc::new(Pins::new(4096));
@@ -156,28 +133,7 @@ impl Lab {
         let _sent = self.pass(time);
     }
 
-    /// A datagram to the first listener; what is sent in its place.
-    #[track_caller]
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>, from: &str) -> Outcome {
-        let to = self.plan.listeners()[0].address;
-        self.deliver(bytes.as_ref(), from.parse().unwrap(), to)
-    }
-
-    #[track_caller]
-    pub fn send_to(&mut self, bytes: impl AsRef<[u8]>, from: &str, to: &str) -> Outcome {
-        self.deliver(bytes.as_ref(), from.parse().unwrap(), to.parse().unwrap())
-    }
-
-    #[track_caller]
-    pub fn reply(&mut self, bytes: impl AsRef<[u8]>, to: &Sent) -> Outcome {
-        self.deliver(bytes.as_ref(), to.to, to.from)
-    }
-
-    #[track_caller]
-    pub fn deliver(&mut self, bytes: &[u8], from: SocketAddr, to: SocketAddr) -> Outcome {
-        self.deliver_at(0, bytes, from, to)
-    }
-
+    /// What is sent in the place of a datagram that a certain worker reads first.
     #[track_caller]
     pub fn deliver_at(
         &mut self,
