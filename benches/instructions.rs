@@ -42,7 +42,10 @@ const WARM_UP: usize = 20;
 /// Where received payloads start in a frame: our headroom, the kernel's, and the headers.
 const START: usize = 512 + 256 + 42;
 
-const CASES: [(&str, fn(usize)); 7] = [
+/// What is counted, by name: does its work as often as it is told.
+type Case = (&'static str, fn(usize));
+
+const CASES: [Case; 7] = [
     ("parse", parse),
     ("request", request_of_a_new_call),
     ("repeat", request_again),

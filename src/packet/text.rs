@@ -87,17 +87,17 @@ static OCTETS: [([u8; 4], u8); 256] = {
     let mut octets = [([b'.'; 4], 0); 256];
     let mut value = 0u8;
     loop {
-        let (mut text, mut len) = ([b'.'; 4], 0);
+        let (mut text, mut len) = ([b'.'; 4], 0u8);
         if value >= 100 {
-            text[len] = b'0' + value / 100;
+            text[len as usize] = b'0' + value / 100;
             len += 1;
         }
         if value >= 10 {
-            text[len] = b'0' + value / 10 % 10;
+            text[len as usize] = b'0' + value / 10 % 10;
             len += 1;
         }
-        text[len] = b'0' + value % 10;
-        octets[value as usize] = (text, len as u8 + 2);
+        text[len as usize] = b'0' + value % 10;
+        octets[value as usize] = (text, len + 2);
         if value == u8::MAX {
             break octets;
         }
