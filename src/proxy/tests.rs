@@ -156,6 +156,26 @@ fn lines(sent: &[(SocketAddr, String)]) -> Vec<String> {
         .collect()
 }
 
+/// What a call costs while it rings: its record, the INVITE of 507 bytes with the edits that make it
+/// the one that left, and the 180 for its retransmissions.
+#[test]
+fn a_ringing_call_takes_no_more_than_two_kibibytes() {
+    let mut lab = Lab::new();
+    let bytes = String::from_utf8(invite("INVITE", "memory")).unwrap();
+    let subject = "x".repeat(507 - bytes.len() - "Subject: \r\n".len());
+    let bytes = bytes.replace("Contact:", &format!("Subject: {subject}\r\nContact:"));
+    assert_eq!(bytes.len(), 507);
+    lab.receive(CLIENT, bytes.as_bytes());
+    let (server, forwarded) = lab.take()[1].clone();
+    lab.receive(&server.to_string(), &response(&forwarded, 180));
+    assert_eq!(lines(&lab.take()), ["180 client"]);
+    let kept = lab.proxy.kept_bytes();
+    let record = Slab::<Record>::bytes_per_record()
+        + Index::bytes_per_record(1 << 20)
+        + Wheel::bytes_per_id();
+    assert!(record + kept <= 2048, "{record} and {kept} bytes");
+}
+
 #[test]
 fn a_call_is_set_up_and_its_transaction_ends() {
     let mut lab = Lab::new();
