@@ -213,9 +213,10 @@ impl Process {
             config::Idle::Sleep => datapath::Idle::Sleep,
             config::Idle::Spin => datapath::Idle::Spin,
         };
-        let running = datapath.idle(idle).start(make, network.cores())?;
+        // Before the first packet: what has waited in the sockets since they were bound is logged too.
         log.commit(log_file)?;
         calls.commit(calls_file)?;
+        let running = datapath.idle(idle).start(make, network.cores())?;
 
         let health = Arc::new(HealthMetrics::new());
         let counts = Arc::new(Counts::default());
