@@ -228,7 +228,7 @@ pub struct PlayArgs {
     /// Table of fields, a row for each call: SIPp's -inf.
     #[arg(long, value_name = "FILE")]
     pub inf: Option<PathBuf>,
-    /// Length of a <pause/> that names none (a bare number is milliseconds): SIPp's -d.
+    /// Length of a `pause` that names none (a bare number is milliseconds): SIPp's -d.
     #[arg(long, value_parser = parse_millis, default_value = "0ms")]
     pub pause: Duration,
 }
@@ -298,7 +298,7 @@ pub struct AnswerArgs {
     /// Table of fields of the scenario, a row for each call: SIPp's -inf.
     #[arg(long, value_name = "FILE", requires = "scenario")]
     pub inf: Option<PathBuf>,
-    /// Length of a <pause/> that names none (a bare number is milliseconds): SIPp's -d.
+    /// Length of a `pause` that names none (a bare number is milliseconds): SIPp's -d.
     #[arg(long, value_parser = parse_millis, default_value = "0ms", requires = "scenario")]
     pub pause: Duration,
     /// End after this time (a bare number is seconds); without it at SIGINT or SIGTERM.

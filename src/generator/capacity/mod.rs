@@ -2,7 +2,7 @@
 //!
 //! Each trial is a run of its own, with new calls. A trial passes if every session was set up and
 //! ended as intended, and if the generator kept up: a rate that the generator cannot make says
-//! nothing of the target, and the report tells which of the two it was. [`search`] decides which
+//! nothing of the target, and the report tells which of the two it was. `search` decides which
 //! rate comes next.
 
 mod search;
