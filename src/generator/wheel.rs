@@ -26,8 +26,9 @@ pub(super) struct Wheel {
 
 /// What a timer needs to know of the call behind it.
 pub(super) struct Timed<'a> {
-    /// Tells this call from the next in its place.
-    pub(super) generation: u32,
+    /// Tells this call from the next in its place, by its low half: the calls of one place are far
+    /// less than 2^32 apart.
+    pub(super) generation: u64,
     /// When something is next to be done for it.
     pub(super) due: Option<Instant>,
     /// The earliest entry of this call in the wheel.
@@ -52,7 +53,7 @@ pub(super) trait Timekeeper {
         let Some(due) = timed.due else { return };
         if timed.armed.is_none_or(|armed| due < armed) {
             *timed.armed = Some(due);
-            let token = u64::from(timed.generation) << 32 | u64::from(index);
+            let token = timed.generation << 32 | u64::from(index);
             self.wheel().insert(due, token);
         }
     }
@@ -69,7 +70,7 @@ pub(super) trait Timekeeper {
             let Some(timed) = self.timed(index) else {
                 continue;
             };
-            if u64::from(timed.generation) != generation {
+            if timed.generation & u64::from(u32::MAX) != generation {
                 continue;
             }
             if timed.armed.is_some_and(|armed| armed <= now) {

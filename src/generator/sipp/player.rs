@@ -540,8 +540,7 @@ impl Timekeeper for Player<'_> {
     fn timed(&mut self, index: u32) -> Option<Timed<'_>> {
         let call = self.calls.at(index)?;
         Some(Timed {
-            // The low half of the serial: the calls of one place are far less than 2^32 apart.
-            generation: u32::try_from(call.serial & u64::from(u32::MAX)).unwrap_or(0),
+            generation: call.serial,
             due: call.due(),
             armed: &mut call.armed,
         })

@@ -300,7 +300,7 @@ impl Timekeeper for Uas<'_> {
     fn timed(&mut self, index: u32) -> Option<Timed<'_>> {
         let held = self.held.at(index)?;
         Some(Timed {
-            generation: held.generation,
+            generation: held.generation.into(),
             due: held.due(),
             armed: &mut held.armed,
         })
